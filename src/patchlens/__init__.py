@@ -1,0 +1,87 @@
+"""patchlens reads what a vision-language model holds in its visual tokens, in words.
+
+    image + prompt ──► load_model ──► capture ──► HiddenStates ─┐
+                                                                ├─► LatentLens(bank).read ──► Readings ─► show
+    corpus ─────────────────────────► build_bank ──► Bank ──────┘
+
+Names are resolved on first use, so that importing the package stays fast and silent.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from patchlens import errors as errors
+    from patchlens.bank.bank import Bank as Bank
+    from patchlens.bank.bank import open_bank as open_bank
+    from patchlens.bank.build import build_bank as build_bank
+    from patchlens.capture.capture import capture as capture
+    from patchlens.capture.hidden_states import HiddenStates as HiddenStates
+    from patchlens.inputs.image import open_image as open_image
+    from patchlens.lenses.embedding import EmbeddingLens as EmbeddingLens
+    from patchlens.lenses.latent import LatentLens as LatentLens
+    from patchlens.lenses.logit import LogitLens as LogitLens
+    from patchlens.lenses.reading import Readings as Readings
+    from patchlens.lenses.reading import open_readings as open_readings
+    from patchlens.models.loading import load_model as load_model
+    from patchlens.models.patch_grid import PatchGrid as PatchGrid
+    from patchlens.search.exact import ExactIndex as ExactIndex
+    from patchlens.views.page import write_page as write_page
+    from patchlens.views.show import show as show
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Bank": "patchlens.bank.bank",
+    "EmbeddingLens": "patchlens.lenses.embedding",
+    "ExactIndex": "patchlens.search.exact",
+    "HiddenStates": "patchlens.capture.hidden_states",
+    "LatentLens": "patchlens.lenses.latent",
+    "LogitLens": "patchlens.lenses.logit",
+    "PatchGrid": "patchlens.models.patch_grid",
+    "Readings": "patchlens.lenses.reading",
+    "build_bank": "patchlens.bank.build",
+    "capture": "patchlens.capture.capture",
+    "load_model": "patchlens.models.loading",
+    "open_bank": "patchlens.bank.bank",
+    "open_image": "patchlens.inputs.image",
+    "open_readings": "patchlens.lenses.reading",
+    "show": "patchlens.views.show",
+    "write_page": "patchlens.views.page",
+}
+"""Where each public name is made."""
+
+__all__ = [
+    "Bank",
+    "EmbeddingLens",
+    "ExactIndex",
+    "HiddenStates",
+    "LatentLens",
+    "LogitLens",
+    "PatchGrid",
+    "Readings",
+    "__version__",
+    "build_bank",
+    "capture",
+    "errors",
+    "load_model",
+    "open_bank",
+    "open_image",
+    "open_readings",
+    "show",
+    "write_page",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("patchlens.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'patchlens' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(__all__))

@@ -1,0 +1,199 @@
+"""Writing without leaving half a thing behind: a file or a folder appears whole, or not at all.
+
+Knows nothing of what is written. Work goes to a temporary sibling (`.<name>.<pid>.tmp`), which takes the
+final name in one step at the end and is removed when anything fails, Ctrl-C included.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from patchlens.errors import OptionError, StorageError
+from patchlens.provenance import JSON
+
+__all__ = ["cache_folder", "refusals", "replacing", "replacing_folder", "write_json"]
+
+_ADVICE = {
+    errno.ENOSPC: "Make space there, or choose another disk, and run it again.",
+    errno.EDQUOT: "Make space within your quota, or choose another disk, and run it again.",
+    errno.EACCES: "Choose a place that you may write to, or change its permissions.",
+    errno.EPERM: "Choose a place that you may write to, or change its permissions.",
+    errno.EROFS: "Choose a place that you may write to.",
+    errno.ENOTDIR: "Choose a path whose parents are folders.",
+    errno.EEXIST: "Choose a path whose parents are folders.",
+    errno.EISDIR: "Choose another name, or remove the folder that has it.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EIO: "Check the disk, or choose another one.",
+}
+
+
+def cache_folder() -> Path:
+    """Where things that can be made again are kept.
+
+    PATCHLENS_HOME if set, else patchlens below XDG_CACHE_HOME, else ~/.cache/patchlens.
+    """
+    if home := os.environ.get("PATCHLENS_HOME"):
+        return Path(home).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "patchlens"
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Turn the disk's refusals (no space, no permission …) inside the block into a StorageError.
+
+    Raises:
+        StorageError: Names `path` and says what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ADVICE:
+            raise
+        raise StorageError(
+            f"Writing {path} failed: {os.strerror(error.errno)}. Nothing was left behind. {_ADVICE[error.errno]}"
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file so that it appears whole or not at all.
+
+    Args:
+        path: The file to make or to replace; missing parent folders are made.
+
+    Yields:
+        A temporary path beside it, to be written in the block. It becomes `path` when the block ends well.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    temporary = _temporary(path)
+    with refusals(path), _parents(path):
+        try:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _flush(path.parent)
+
+
+@contextmanager
+def replacing_folder(path: Path, *, overwrite: bool = False, marker: str | None = None) -> Iterator[Path]:
+    """Write a folder so that it appears whole or not at all.
+
+    Args:
+        path: The folder to make; missing parents are made. An empty folder there is taken over.
+        overwrite: Replace a folder that holds something, which then stays as it was until the last moment.
+        marker: With `overwrite`, replace only a folder that holds a file of this name, so that a slip of
+            the pen cannot delete something else.
+
+    Yields:
+        A temporary folder beside it, to be filled in the block.
+
+    Raises:
+        OptionError: Something is in the way at `path`, at the start or by the time of the end.
+        StorageError: The disk refused.
+    """
+    _refuse_to_replace(path, overwrite, marker)
+    temporary = _temporary(path)
+    with refusals(path), _parents(path):
+        try:
+            if temporary.exists():  # left by a killed process whose number we now have
+                shutil.rmtree(temporary)
+            temporary.mkdir()
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                _flush(file)
+            _swap(temporary, path, overwrite, marker)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _flush(path.parent)
+
+
+def write_json(path: Path, obj: JSON) -> None:
+    """Write a value as indented JSON in UTF-8, whole or not at all; equal values give equal bytes.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    text = json.dumps(obj, ensure_ascii=False, indent=2, allow_nan=False)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Make the parent folders; on failure, remove those that were made and are still empty."""
+    missing = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for parent in missing:
+                parent.rmdir()
+        raise
+
+
+def _refuse_to_replace(path: Path, overwrite: bool, marker: str | None) -> None:
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_dir():
+        raise OptionError(f"Making the folder {path}: a file of that name is in the way. Choose another name.")
+    if not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise OptionError(
+            f"Making the folder {path}: it exists and is not empty. "
+            "Choose another name, or ask for it to be overwritten."
+        )
+    if marker is not None and not (path / marker).is_file():
+        raise OptionError(
+            f"Overwriting the folder {path}: it holds no {marker}, so it is not what it would be replaced by. "
+            "Choose another name, or remove the folder yourself."
+        )
+
+
+def _swap(temporary: Path, path: Path, overwrite: bool, marker: str | None) -> None:
+    """Give the new folder its name, keeping what had it until the new one stands."""
+    try:
+        os.rename(temporary, path)  # takes over an empty folder too
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    _refuse_to_replace(path, overwrite, marker)
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.rename(path, old)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):  # another process put its own there in between: that one stands
+            os.rename(old, path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file or a folder's entries are on the disk before they are counted on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot flush folders
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,188 @@
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from patchlens.errors import OptionError, StorageError
+from patchlens.storage import cache_folder, replacing, replacing_folder, write_json
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_and_stop(temporary: Path, stop: type[BaseException]) -> None:
+    temporary.write_text("half")
+    raise stop
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, function: str, number: int) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, function, fail)
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder" / "file.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert left(path.parent) == ["file.txt"]
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, stop: type[BaseException]) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(stop), replacing(path) as temporary:
+        write_and_stop(temporary, stop)
+    assert path.read_text() == "old"
+    assert left(tmp_path) == ["file.txt"]
+
+
+def test_a_failure_takes_the_folders_that_were_made_with_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop"), replacing(tmp_path / "a" / "b" / "file"):
+        raise ValueError("stop")
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_disk_that_refuses_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int
+) -> None:
+    refuse(monkeypatch, function, number)
+    with pytest.raises(StorageError, match=r"file\.json.*failed") as caught:
+        write_json(tmp_path / "file.json", {})
+    assert os.strerror(number) in str(caught.value)
+    assert left(tmp_path) == []
+
+
+def test_other_failures_pass_through(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "file"):
+        (tmp_path / "elsewhere").read_text()
+
+
+def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="parents are folders"):
+        write_json(tmp_path / "file" / "inside.json", {})
+
+
+def test_json_is_the_same_bytes_each_time(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"word": "Käse", "numbers": [1, 2.5, None]})
+    write_json(tmp_path / "b.json", {"word": "Käse", "numbers": [1, 2.5, None]})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {"word": "Käse", "numbers": [1, 2.5, None]}
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "folder"
+    with replacing_folder(path) as temporary:
+        (temporary / "file").write_text("whole")
+        assert not path.exists()
+    assert left(path) == ["file"]
+    assert left(tmp_path / "deep") == ["folder"]
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_no_folder(tmp_path: Path, stop: type[BaseException]) -> None:
+    with pytest.raises(stop), replacing_folder(tmp_path / "deep" / "folder") as temporary:
+        write_and_stop(temporary / "file", stop)
+    assert left(tmp_path) == []
+
+
+def test_an_empty_folder_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with replacing_folder(tmp_path / "folder") as temporary:
+        (temporary / "file").write_text("new")
+    assert left(tmp_path / "folder") == ["file"]
+
+
+def test_a_full_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("old")
+    with pytest.raises(OptionError, match="not empty"), replacing_folder(tmp_path / "folder"):
+        pytest.fail("the body must not run")
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OptionError, match="in the way"), replacing_folder(tmp_path / "file"):
+        pytest.fail("the body must not run")
+    assert left(tmp_path) == ["file", "folder"]
+
+
+def test_overwriting_replaces_only_what_has_the_marker(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "holiday.jpg").write_text("old")
+    with (
+        pytest.raises(OptionError, match=r"no bank\.json"),
+        replacing_folder(folder, overwrite=True, marker="bank.json"),
+    ):
+        pytest.fail("the body must not run")
+    (folder / "bank.json").write_text("old")
+    with replacing_folder(folder, overwrite=True, marker="bank.json") as temporary:
+        (temporary / "bank.json").write_text("new")
+        assert (folder / "bank.json").read_text() == "old"
+    assert (folder / "bank.json").read_text() == "new"
+    assert left(folder) == ["bank.json"]
+    assert left(tmp_path) == ["folder"]
+
+
+def test_a_failure_while_overwriting_keeps_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    rename, calls = os.rename, []
+
+    def third_fails(*paths: Path) -> None:  # in place (refused), the old one aside, in place
+        calls.append(paths)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "full")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", third_fails)
+    with (
+        pytest.raises(StorageError, match="No space left"),
+        replacing_folder(folder, overwrite=True) as temporary,
+    ):
+        (temporary / "file").write_text("new")
+    assert (folder / "file").read_text() == "old"
+    assert left(tmp_path) == ["folder"]
+
+
+def test_the_second_of_two_at_once_gives_way(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+
+    def another_process_is_faster() -> None:
+        folder.mkdir()
+        (folder / "file").write_text("first")
+
+    with pytest.raises(OptionError, match="not empty"), replacing_folder(folder):
+        another_process_is_faster()
+    assert (folder / "file").read_text() == "first"
+    assert left(tmp_path) == ["folder"]
+
+
+def test_a_folder_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse(monkeypatch, "mkdir", errno.EACCES)
+    with (
+        pytest.raises(StorageError, match="may write"),
+        replacing_folder(tmp_path / "deep" / "folder"),
+    ):
+        pytest.fail("the body must not run")
+    assert left(tmp_path) == []
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("PATCHLENS_HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert cache_folder() == Path("/home/somebody/.cache/patchlens")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_folder() == Path("/caches/patchlens")
+    monkeypatch.setenv("PATCHLENS_HOME", "~/lens")
+    assert cache_folder() == Path("/home/somebody/lens")
