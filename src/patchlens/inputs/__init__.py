@@ -1,0 +1,1 @@
+"""What a person gives: images and texts, checked and named, with their sources."""

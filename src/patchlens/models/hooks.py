@@ -1,0 +1,70 @@
+"""The only file that touches torch hooks: context managers that leave no hook behind.
+
+It knows blocks and their order, not where in a model they are found. Layer 0 is the input of the first block,
+layer i the output of the i-th block counted from one. Own hooks rather than `output_hidden_states`, because
+the last entry of that tuple is after the final norm, and because only the wanted rows need be kept.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["observe"]
+
+
+class _Enough(Exception):
+    """Leaves a forward once its deepest wanted layer has been seen; never reaches a caller."""
+
+
+@contextmanager
+def observe(
+    blocks: Sequence[nn.Module],
+    layers: Collection[int],
+    keep: Callable[[int, Tensor], None],
+    *,
+    then_stop: bool = False,
+) -> Iterator[None]:
+    """Show the residual stream at some layers while the body runs the model.
+
+    Args:
+        blocks: The language model's blocks, in order.
+        layers: Which layers to show; 0 to `len(blocks)`.
+        keep: Called as `keep(layer, state)` with the state of shape (batch, position, d_model), the very
+            tensor that the model goes on with: copy what must last, change nothing.
+        then_stop: Leave the body after the deepest of `layers`, so that the blocks above it never run. By an
+            exception, since not every family's loop can be cut short (some run over all blocks whatever their
+            config says).
+
+    Yields:
+        Nothing; the hooks are gone when the body ends, however it ends.
+    """
+    deepest = max(layers)
+
+    def see(layer: int, state: Tensor) -> None:
+        keep(layer, state)
+        if then_stop and layer == deepest:
+            raise _Enough
+
+    with ExitStack() as hooks:
+        for layer in sorted(layers):
+            handle = _hook(blocks, layer, see)
+            hooks.callback(handle.remove)
+        try:
+            yield
+        except _Enough:
+            pass
+
+
+def _hook(blocks: Sequence[nn.Module], layer: int, see: Callable[[int, Tensor], None]) -> Any:
+    def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        see(0, args[0] if args else kwargs["hidden_states"])
+
+    def leaving(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        # A tensor in current transformers, a tuple that begins with it in older and remote code.
+        see(layer, output if isinstance(output, Tensor) else output[0])
+
+    if layer == 0:
+        return blocks[0].register_forward_pre_hook(entering, with_kwargs=True)
+    return blocks[layer - 1].register_forward_hook(leaving)

@@ -1,0 +1,100 @@
+"""What a model must show before it is handed out: that its parts are where we look, and that they agree."""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from patchlens.errors import ModelIncomplete, PatchlensError
+from patchlens.inputs.image import open_image
+from patchlens.models.hooks import observe
+from patchlens.models.model import Model
+
+__all__ = ["prove"]
+
+_TOLERANCE = 0.02
+"""Of the largest logit: bfloat16 rounds to 0.4 %, and a forgotten norm or scale is off by far more."""
+
+
+def prove(model: Model) -> None:
+    """Check a model by running it on three tokens and, if it takes images, its encoder on a small one.
+
+    Args:
+        model: Freshly loaded.
+
+    Raises:
+        ModelIncomplete: A part is missing, states have the wrong shape or are not finite, our logits are not
+            the model's, or the visual tokens do not fill the patch grid.
+    """
+    try:
+        _prove_tokenizer(model)
+        _prove_states_and_logits(model)
+        if "image" in model.adapter.modalities:
+            _prove_image(model)
+    except PatchlensError:
+        raise
+    except Exception as error:
+        raise ModelIncomplete(
+            f"A first run of {model.name} failed: {type(error).__name__}: {_first_line(error)}. Its weights, "
+            "config and processor do not fit together; download or save the model again."
+        ) from error
+
+
+def _prove_tokenizer(model: Model) -> None:
+    ids = _three_tokens(model)
+    rows = len(model.input_embeddings)
+    if not ids or max(ids) >= rows:
+        raise ModelIncomplete(
+            f"The tokenizer of {model.name} gives the tokens {ids} for a few words, and the model has "
+            f"embeddings for 0 to {rows - 1}. Its tokenizer files are missing or of another model; put "
+            "tokenizer.json beside the weights."
+        )
+
+
+def _prove_states_and_logits(model: Model) -> None:
+    seen: dict[int, Tensor] = {}
+    ids = torch.tensor([_three_tokens(model)], device=model.device)
+    layers = range(model.n_layers + 1)
+    with torch.no_grad(), observe(model.blocks, layers, seen.__setitem__):
+        logits: Tensor = model.network(input_ids=ids, use_cache=False).logits[0]
+    for layer in layers:
+        _check_state(model, layer, seen.get(layer), (1, ids.shape[1], model.d_model))
+    ours = model.unembedding.logits(seen[model.n_layers][0])
+    difference = (ours.float() - logits.float()).abs().max()
+    if not difference <= _TOLERANCE * logits.float().abs().max():
+        raise ModelIncomplete(
+            f"The logits of {model.name} are not its final norm and head applied to its last block: they "
+            f"differ by {difference:.3g}. LogitLens would mislead; report this model type "
+            f"({type(model.network).__name__})."
+        )
+
+
+def _check_state(model: Model, layer: int, state: Tensor | None, shape: tuple[int, ...]) -> None:
+    if state is None or tuple(state.shape) != shape:
+        found = "nothing" if state is None else f"a state of shape {tuple(state.shape)}"
+        raise ModelIncomplete(
+            f"Layer {layer} of {model.name} gave {found} for {shape[1]} tokens; expected {shape}. Report "
+            f"this model type ({type(model.network).__name__})."
+        )
+    if not state.isfinite().all():
+        raise ModelIncomplete(
+            f"Layer {layer} of {model.name} gives NaN or infinity for ordinary tokens. Its weights are "
+            "damaged, or overflow in this data type; download them again, or load with dtype='float32'."
+        )
+
+
+def _prove_image(model: Model) -> None:
+    picture = open_image(Image.linear_gradient("L").resize((48, 32)), name="a test image")
+    prepared = model.adapter.prepare(model, picture, "Describe this image.")
+    seen: dict[int, Tensor] = {}
+    with observe(model.blocks, [0], seen.__setitem__, then_stop=True):
+        model.run(prepared.inputs)
+    _check_state(model, 0, seen.get(0), (1, len(prepared.token_ids), model.d_model))
+
+
+def _three_tokens(model: Model) -> list[int]:
+    ids: list[int] = model.tokenizer("A cat sleeps on the sofa.")["input_ids"][:3]
+    return ids
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

@@ -1,0 +1,46 @@
+"""From a hidden state to logits: the final norm, then the head, once each."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from patchlens.axes import Float
+
+__all__ = ["Unembedding"]
+
+
+class Unembedding:
+    """A language model's final norm and output embeddings, with what its config does to the logits.
+
+    Equal to the model's own logits for the last block's output; loading proves it for each model.
+    """
+
+    def __init__(self, final_norm: nn.Module, head: nn.Module, config: Any) -> None:
+        self.final_norm = final_norm
+        self.head = head
+        self._factor = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies
+        self._divisor = float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma 2 bounds
+
+    @torch.no_grad()
+    def logits(self, states: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocab"]:
+        """Apply the final norm, then the unembedding.
+
+        Args:
+            states: Hidden states before the final norm, of any layer, on any device and of any float type.
+
+        Returns:
+            One logit per entry of the vocabulary, in the model's data type, on its device.
+        """
+        weight = next(self.head.parameters())
+        logits: Tensor = self.head(self.final_norm(states.to(weight.device, weight.dtype)))
+        # Each step only where the model takes it: a factor of one would be exact, but costs a pass over the
+        # vocabulary.
+        if self._factor != 1:
+            logits = logits * self._factor
+        if self._divisor != 1:
+            logits = logits / self._divisor
+        if self._softcap is not None:
+            logits = torch.tanh(logits / self._softcap) * self._softcap
+        return logits

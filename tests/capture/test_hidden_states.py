@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from patchlens.capture.capture import capture
+from patchlens.capture.hidden_states import HiddenStates
+from patchlens.errors import StatesError, StorageError
+from patchlens.models.loading import load_model
+
+
+@pytest.fixture(scope="module")
+def states(tiny_llava, picture: Image.Image) -> HiddenStates:
+    return capture(tiny_llava, picture, "What “is” it?", layers="0,3", positions="all")
+
+
+@pytest.fixture
+def saved(states: HiddenStates, tmp_path: Path) -> Path:
+    return states.save(tmp_path / "states.safetensors")
+
+
+def _same(a: HiddenStates, b: HiddenStates) -> bool:
+    tensors = ("vectors", "positions", "token_ids", "visual")
+    rest = ("layers", "grid", "image", "prompt", "provenance")
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in tensors) and all(
+        getattr(a, name) == getattr(b, name) for name in rest
+    )
+
+
+def test_saved_and_opened_it_is_the_same(states: HiddenStates, saved: Path) -> None:
+    opened = HiddenStates.open(saved)
+    assert _same(opened, states)
+    assert opened.image.pixels.tobytes() == states.image.pixels.tobytes()
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_bfloat16_and_text_alone(causal_folder, tmp_path: Path) -> None:
+    made = capture(load_model(causal_folder(), dtype="bfloat16"), prompt="A cat", positions="text")
+    opened = HiddenStates.open(made.save(tmp_path / "text.safetensors"))
+    assert _same(opened, made)
+    assert opened.vectors.dtype == torch.bfloat16
+    assert opened.image is None
+
+
+def test_saving_replaces(states: HiddenStates, saved: Path) -> None:
+    saved.write_text("something else")
+    states.save(saved)
+    assert _same(HiddenStates.open(saved), states)
+
+
+def test_nowhere_to_save(states: HiddenStates, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError):
+        states.save(tmp_path / "file" / "states.safetensors")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StatesError, match="no file"):
+        HiddenStates.open(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_cut_short(saved: Path, share: float) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(StatesError, match="damaged, cut short"):
+        HiddenStates.open(saved)
+
+
+def test_a_safetensors_file_of_something_else(tmp_path: Path) -> None:
+    save_file({"vectors": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(StatesError, match="its format is None"):
+        HiddenStates.open(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("layers", "[0]"),
+        ("layers", "3"),
+        ("grid", '{"rows": 4}'),
+        ("provenance", "{}"),
+        ("prompt", "not json"),
+        ("image", '{"name": "a"}'),
+        ("format", "patchlens hidden states 99"),
+    ],
+)
+def test_edited(saved: Path, field: str, value: str) -> None:
+    with safe_open(saved, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    save_file(tensors, saved, metadata=metadata | {field: value})
+    with pytest.raises(StatesError):
+        HiddenStates.open(saved)
+
+
+def test_the_header_is_plain_json(saved: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["layers"]) == [0, 3]
+    assert json.loads(metadata["provenance"])["kind"] == "hidden states"
