@@ -1,0 +1,309 @@
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from conftest import SENTENCES
+from patchlens.bank import bank as module
+from patchlens.bank import format as layout
+from patchlens.bank.bank import Bank, Context, open_bank
+from patchlens.bank.build import build_bank
+from patchlens.errors import BankCorrupt, BankMismatch, BankNotFound, BankVersionError, OptionError, StorageError
+from patchlens.models.embedded import Embedded
+from patchlens.models.model import Model
+
+
+@pytest.fixture(scope="module")
+def built(tiny_causal: Model, tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return build_bank(tiny_causal, SENTENCES, tmp_path_factory.mktemp("banks") / "tiny")
+
+
+@pytest.fixture
+def copied(built: Bank, tmp_path: Path) -> Path:
+    return shutil.copytree(built.folder, tmp_path / "copy")
+
+
+def rewrite_manifest(folder: Path, **changes: object) -> None:
+    """Change bank.json the way another program would: its own hash is right."""
+    body = json.loads((folder / "bank.json").read_text()) | changes
+    del body["sha256"]
+    (folder / "bank.json").write_text(json.dumps(body | {"sha256": layout._digest(body)}))
+
+
+def reseal(folder: Path) -> None:
+    (folder / "bank.json").rename(folder.parent / "bank.json")
+    files = layout.describe(folder)
+    (folder.parent / "bank.json").rename(folder / "bank.json")
+    rewrite_manifest(folder, files=files)
+
+
+def test_what_a_bank_says_of_itself(built: Bank, tiny_causal: Model) -> None:
+    assert (len(built), built.layers, built.d_model, built.dtype) == (170, (1, 2, 3), 32, "float16")
+    assert built.name == "tiny"
+    assert built.provenance.fingerprint == tiny_causal.fingerprint
+    assert built.provenance.tokenizer == tiny_causal.tokenizer_fingerprint
+    assert "170 contexts × layers 1, 2, 3 × 32 float16" in repr(built)
+    info = json.loads(json.dumps(built.info()))
+    assert info["rows"] == 170
+    assert info["sentences"] == 8
+    assert info["settings"]["per_token"] == 20
+    assert info["bytes"] == sum(path.stat().st_size for path in built.folder.iterdir() if path.name != "bank.json")
+
+
+def test_opening_an_open_bank_is_the_bank(built: Bank) -> None:
+    assert open_bank(built) is built
+
+
+def test_a_context_says_what_the_model_saw(built: Bank) -> None:
+    row = next(row for row in range(len(built)) if built.context(row).word == "cats")
+    assert built.context(row) == Context(
+        row=row,
+        token="Ġcat",
+        word="cats",
+        sentence=SENTENCES[1],
+        source="corpus:2",
+        position=14,
+        word_span=(34, 38),
+        prefix_end=37,
+    )
+    for context in map(built.context, range(len(built))):
+        assert context.sentence[slice(*context.word_span)] == context.word
+        assert context.word_span[0] < context.prefix_end
+
+
+@pytest.mark.parametrize("row", [-1, 170])
+def test_a_row_that_is_not_there(built: Bank, row: int) -> None:
+    with pytest.raises(OptionError, match=f"no row {row}"):
+        built.context(row)
+
+
+def test_blocks_are_the_vectors(built: Bank) -> None:
+    for size in (1, 7, 1000):
+        parts = list(built.blocks(2, size))
+        assert [start for start, _ in parts] == list(range(0, 170, size))
+        assert torch.equal(torch.cat([part for _, part in parts]), built.vectors(2))
+
+
+def test_rows_over_several_files(tiny_causal: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = build_bank(tiny_causal, SENTENCES, tmp_path / "whole")
+    monkeypatch.setattr(layout, "SHARD_BYTES", 64 * 64)
+    split = build_bank(tiny_causal, SENTENCES, tmp_path / "split")
+    assert len(split.shards[1]) == 3
+    assert torch.equal(split.vectors(1), whole.vectors(1))
+    assert [(start, len(part)) for start, part in split.blocks(1, 50)] == [
+        (0, 50), (50, 14), (64, 50), (114, 14), (128, 42),
+    ]  # fmt: skip
+    split.verify()
+
+
+def test_a_layer_that_the_bank_lacks(built: Bank) -> None:
+    with pytest.raises(OptionError, match=r"no layer 4\. It holds 1, 2, 3"):
+        built.vectors(4)
+    with pytest.raises(OptionError, match="no layer 0"):
+        built.blocks(0, 10)
+
+
+def test_the_right_model_passes(built: Bank, tiny_causal: Model) -> None:
+    built.check(tiny_causal.fingerprint, 32)
+
+
+def test_another_width(built: Bank) -> None:
+    for allowed in (False, True):
+        with pytest.raises(BankMismatch, match=r"holds 32-dimensional rows.*are 48-dimensional, from wide"):
+            built.check("other", 48, model="wide", allow_other_model=allowed)
+
+
+def test_another_model(built: Bank) -> None:
+    with pytest.raises(BankMismatch, match=r"states come from tiny2.*allow_other_model"):
+        built.check("other", 32, model="tiny2")
+    built.check("other", 32, model="tiny2", allow_other_model=True)
+
+
+def test_no_such_bank(tmp_path: Path) -> None:
+    with pytest.raises(BankNotFound, match="no such folder"):
+        open_bank(tmp_path / "absent")
+    with pytest.raises(BankNotFound, match="no embedded model of that name"):
+        open_bank("picturebok")
+    with pytest.raises(BankNotFound, match=r"no bank\.json"):
+        open_bank(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["contexts.parquet", "sentences.parquet", "layer_02-00001-of-00001.safetensors"])
+def test_a_file_that_is_missing_or_cut(copied: Path, name: str) -> None:
+    content = (copied / name).read_bytes()
+    (copied / name).write_bytes(content[:-1])
+    with pytest.raises(BankCorrupt, match=rf"{name} has {len(content) - 1:,} bytes, expected {len(content):,}"):
+        open_bank(copied)
+    (copied / name).unlink()
+    with pytest.raises(BankCorrupt, match=f"{name} is missing"):
+        open_bank(copied)
+
+
+def test_an_edited_table_is_noticed_on_opening(copied: Path) -> None:
+    path = copied / "sentences.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BankCorrupt, match=r"sentences\.parquet was edited"):
+        open_bank(copied)
+
+
+def test_edited_vectors_are_noticed_by_verify(copied: Path) -> None:
+    path = copied / "layer_02-00001-of-00001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    bank = open_bank(copied)
+    with pytest.raises(BankCorrupt, match=r"layer_02.*was edited"):
+        bank.verify()
+
+
+def test_an_edited_manifest(copied: Path) -> None:
+    path = copied / "bank.json"
+    text = path.read_text()
+    path.write_text(text.replace('"rows": 170', '"rows": 171'))
+    with pytest.raises(BankCorrupt, match=r"bank\.json was edited"):
+        open_bank(copied)
+    for broken in (text[:-20], "", "[]", '{"format": "other"}'):
+        path.write_text(broken)
+        with pytest.raises(BankCorrupt, match=r"bank\.json"):
+            open_bank(copied)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rows": 171}, "layer 1 has 170 rows, expected 171"),
+        ({"d_model": 16}, "says .*'d_model': 32.*expected .*'d_model': 16"),
+        ({"dtype": "bfloat16"}, "says .*'F16'.*expected .*'BF16'"),
+        ({"layers": [1, 2, 3, 4]}, "lists 0 vector files of layer 4"),
+        ({"provenance": {}}, "missing: fingerprint"),
+    ],
+)
+def test_a_manifest_that_contradicts_the_files(copied: Path, changes: dict[str, object], told: str) -> None:
+    rewrite_manifest(copied, **changes)
+    with pytest.raises(BankCorrupt, match=told):
+        open_bank(copied)
+
+
+@pytest.mark.parametrize("changes", [{"version": 2}, {"version": "1"}, {"dtype": "int4"}])
+def test_an_unknown_format_version(copied: Path, changes: dict[str, object]) -> None:
+    rewrite_manifest(copied, **changes)
+    with pytest.raises(BankVersionError, match="This release reads version 1"):
+        open_bank(copied)
+
+
+def test_verify_reads_everything(built: Bank) -> None:
+    seen: list[tuple[str, int, int]] = []
+    built.verify(lambda *report: seen.append(report))
+    assert seen[-1][1] == seen[-1][2]
+    assert len({total for _, _, total in seen}) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3.0])
+def test_verify_finds_rows_that_are_no_directions(copied: Path, value: float) -> None:
+    shard, _ = open_bank(copied).shards[3][0]
+    mapped = layout.map_vectors(shard.path, shard.offset, shard.rows, 32, torch.float16, write=True)
+    mapped[17, 4] = value
+    del mapped
+    reseal(copied)
+    with pytest.raises(BankCorrupt, match="row 17 at layer 3 has length"):
+        open_bank(copied).verify()
+
+
+def test_verify_compares_the_tables(copied: Path) -> None:
+    table = pq.read_table(copied / "contexts.parquet")
+    pq.write_table(table.slice(0, 100), copied / "contexts.parquet")
+    reseal(copied)
+    with pytest.raises(BankCorrupt, match="has 100 rows, expected 170"):
+        open_bank(copied).verify()
+    pq.write_table(table, copied / "contexts.parquet")
+    pq.write_table(pq.read_table(copied / "sentences.parquet").slice(0, 3), copied / "sentences.parquet")
+    reseal(copied)
+    with pytest.raises(BankCorrupt, match=r"names sentence 7, but sentences\.parquet has 3"):
+        open_bank(copied).verify()
+
+
+def test_opening_reads_no_table(built: Bank) -> None:
+    assert "contexts" not in vars(open_bank(built.folder))
+
+
+@pytest.fixture
+def member(
+    causal_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], list[int]]:
+    """An embedded model named "tiny"; gives a list with one entry for each time its corpus was asked for."""
+    from patchlens.models import loading
+
+    asked: list[int] = []
+
+    def corpus() -> tuple[str, ...]:
+        asked.append(1)
+        return SENTENCES
+
+    found = Embedded("tiny", causal_folder("llama"), corpus, {"per_token": 3}, "A tiny model.")
+    for place in (module, loading):
+        monkeypatch.setattr(place, "embedded", lambda name: found if name == "tiny" else None)
+    monkeypatch.setenv("PATCHLENS_HOME", str(tmp_path / "cache"))
+    return lambda: asked
+
+
+def test_an_embedded_bank_is_built_once(member: Callable[[], list[int]], tmp_path: Path) -> None:
+    stages: set[str] = set()
+    bank = open_bank("tiny", report=lambda stage, *_: stages.add(stage))
+    assert stages == {"plan", "run"}
+    assert bank.name == "tiny"
+    assert bank.provenance.model == "tiny"
+    assert bank.provenance.settings["per_token"] == 3
+    assert torch.equal(open_bank("tiny").vectors(1), bank.vectors(1))
+    assert len(member()) == 1
+    assert bank.folder.parent == tmp_path / "cache" / "banks"
+
+
+def test_a_damaged_cached_bank_is_built_again(member: Callable[[], list[int]]) -> None:
+    folder = open_bank("tiny").folder
+    (folder / "contexts.parquet").write_bytes(b"")
+    assert len(open_bank("tiny").contexts) == len(open_bank("tiny"))
+    assert len(member()) == 2
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_two_that_build_at_once_both_end_well(member: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads stand for two processes, each with temporary names of its own; both begin before either ends."""
+    from patchlens import storage
+
+    together = threading.Barrier(2)
+    temporary = storage._temporary
+    monkeypatch.setattr(
+        storage, "_temporary", lambda path: temporary(path).with_suffix(f".{threading.get_ident()}.tmp")
+    )
+    banks: list[Bank] = []
+
+    def wait(stage: str, done: int, total: int) -> None:
+        if stage == "run" and done == 0:
+            together.wait(60)
+
+    threads = [threading.Thread(target=lambda: banks.append(open_bank("tiny", report=wait))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    one, other = banks
+    assert torch.equal(one.vectors(2), other.vectors(2))
+    assert [path.name for path in one.folder.parent.iterdir()] == [one.folder.name]
+
+
+def test_a_cache_where_nothing_may_be_written(member: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(StorageError, match="may write"):
+        open_bank("tiny")
