@@ -1,0 +1,1 @@
+"""Lenses: hidden states in, words out. `make_lens` makes one by name."""

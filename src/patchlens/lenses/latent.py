@@ -1,0 +1,104 @@
+"""LatentLens: which words in context a hidden state lies nearest to.
+
+It searches a bank of contextual embeddings and does not know how the bank was built.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from patchlens.axes import Float
+from patchlens.bank.bank import Bank, open_bank
+from patchlens.capture.hidden_states import HiddenStates
+from patchlens.errors import OptionError
+from patchlens.lenses.lens import Columns, Lens
+from patchlens.search import ExactIndex
+
+__all__ = ["LatentLens"]
+
+
+class LatentLens(Lens):
+    """The k contexts of a bank with the highest cosine, in one ranking over all contextual layers.
+
+    The contextual layer is free: a visual token at layer 0 may lie nearest to text at layer 8. Each candidate
+    says which layer it came from, carries its whole word and sentence, and how far the model had read.
+
+    Args:
+        bank: An opened bank, its folder, or the name of an embedded one.
+        layers: Contextual layers to search; None for all that the bank holds.
+        allow_other_model: Search the bank of another language model of the same width.
+
+    Reference:
+        arXiv 2602.00462, §3. Departures: exact search, and ties go to the lower layer, then the lower row.
+    """
+
+    name: ClassVar[str] = "latent"
+
+    def __init__(
+        self, bank: Bank | str | Path, *, layers: int | Iterable[int] | None = None, allow_other_model: bool = False
+    ) -> None:
+        self.bank = open_bank(bank)
+        self.layers = self.bank.layers if layers is None else _contextual(self.bank, layers)
+        self.allow_other_model = allow_other_model
+        self._index = ExactIndex(self.bank, self.layers)
+
+    def _check(self, states: HiddenStates) -> None:
+        self.bank.check(
+            states.provenance.fingerprint,
+            states.vectors.shape[-1],
+            allow_other_model=self.allow_other_model,
+            model=states.provenance.model,
+        )
+
+    def _candidates(self, vectors: Float[Tensor, "query d_model"], k: int) -> Columns:
+        matches = self._index.search(vectors, k)
+        rows = matches.rows.flatten().cpu().numpy()
+        return {
+            **context_columns(self.bank, rows),
+            "similarity": pa.array(matches.similarities.flatten().cpu().numpy()),
+            "context_layer": pa.array(matches.layers.flatten().cpu().numpy().astype(np.int32)),
+        }
+
+    def _made_with(self) -> dict[str, Any]:
+        return {
+            "bank": self.bank.name,
+            "bank_rows": len(self.bank),
+            "contextual_layers": list(self.layers),
+            "bank_provenance": self.bank.provenance.to_json(),
+        }
+
+
+def context_columns(bank: Bank, rows: "np.ndarray[Any, np.dtype[np.int64]]") -> dict[str, pa.Array]:
+    """Words, sentences and character spans of bank rows; each distinct row is looked up once."""
+    distinct, codes = np.unique(rows, return_inverse=True)
+    back = pa.array(codes.reshape(-1))
+    contexts = bank.contexts.take(pa.array(distinct))
+    # A sentence's id is its row number.
+    sentences = bank.sentences["text"].take(contexts["sentence"])
+    texts = {"word": contexts["word"], "token": contexts["token"], "sentence": sentences}
+    spans = {"word_start": "word_start", "word_end": "word_end", "prefix_end": "token_end"}
+    return {
+        **{name: _one(column).cast(pa.string()).dictionary_encode().take(back) for name, column in texts.items()},
+        **{name: _one(contexts[column]).take(back) for name, column in spans.items()},
+        "bank_row": pa.array(rows.astype(np.int64)),
+    }
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+
+
+def _contextual(bank: Bank, layers: int | Iterable[int]) -> tuple[int, ...]:
+    asked = [layers] if isinstance(layers, int) else list(layers)
+    missing = [layer for layer in asked if layer not in bank.layers]
+    if missing or not asked:
+        raise OptionError(
+            f"{f'Layer {missing[0]} is not in' if missing else 'No layer was named for'} the bank {bank.name}, which "
+            f"holds the contextual layers {', '.join(map(str, bank.layers))}. Choose among them."
+        )
+    return tuple(sorted(set(asked)))

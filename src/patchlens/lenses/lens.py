@@ -1,0 +1,167 @@
+"""What every lens is: hidden states in, readings out.
+
+It does not know how a lens finds its words; each lens is one file beside this one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from patchlens.axes import Float
+from patchlens.capture.hidden_states import HiddenStates
+from patchlens.errors import NonFiniteStates, OptionError, StatesError
+from patchlens.lenses.reading import SCHEMA, Readings
+from patchlens.models.model import Model
+
+__all__ = ["Lens"]
+
+Columns = Mapping[str, pa.Array]
+
+
+class Lens(ABC):
+    """A way to read hidden states as words. Leaves say how; `read` is the same for all.
+
+    Layer 0 is what enters the first block, at visual tokens the projector's output, for every lens.
+    """
+
+    name: ClassVar[str]
+    """The lens's name in readings, on the command line and in the registry."""
+
+    def read(self, states: HiddenStates, *, k: int = 5, layers: int | Iterable[int] | None = None) -> Readings:
+        """Read every position of the states at the wanted layers.
+
+        Args:
+            states: Hidden states of one sequence; all layers are read in one go.
+            k: Candidates per position and layer, best first.
+            layers: A choice among `states.layers`; None for all of them.
+
+        Raises:
+            OptionError: A k below 1 or above what there is to choose from, or a layer that was not captured.
+            NonFiniteStates: NaN or infinity among the states.
+            StatesError: States that this lens cannot read; BankMismatch for a bank of another model.
+        """
+        if k < 1:
+            raise OptionError(f"{self.name} was asked for {k} candidates per position. Ask for at least 1.")
+        wanted = _wanted(states, layers)
+        self._check(states)
+        vectors = states.vectors[[states.layers.index(layer) for layer in wanted]]
+        _refuse_non_finite(vectors, wanted)
+        columns = self._candidates(vectors.flatten(0, 1), k)
+        return _assemble(self.name, states, wanted, k, columns, self._made_with())
+
+    @abstractmethod
+    def _check(self, states: HiddenStates) -> None:
+        """Raise if these states are not for this lens."""
+
+    @abstractmethod
+    def _candidates(self, vectors: Float[Tensor, "query d_model"], k: int) -> Columns:
+        """The columns of `SCHEMA` that only this lens knows, each query × k long, best first per query."""
+
+    @abstractmethod
+    def _made_with(self) -> dict[str, Any]:
+        """What goes into the provenance beside the states'."""
+
+
+def refuse_other_model(lens: str, model: Model, states: HiddenStates, allow_other_model: bool) -> None:
+    """Raise if the states have another width than the model, or come from another language model."""
+    width = states.vectors.shape[-1]
+    if width != model.d_model:
+        raise StatesError(
+            f"The {lens} lens of {model.name} reads states of width {model.d_model}; these have width {width} and "
+            f"come from {states.provenance.model}. Make the lens with that model."
+        )
+    if states.provenance.fingerprint != model.fingerprint and not allow_other_model:
+        raise StatesError(
+            f"The {lens} lens was made with {model.name}; these states come from {states.provenance.model}, whose "
+            "language model has other weights. Make the lens with that model, or pass allow_other_model=True if "
+            "reading across models is the point."
+        )
+
+
+def _wanted(states: HiddenStates, layers: int | Iterable[int] | None) -> tuple[int, ...]:
+    if layers is None:
+        return states.layers
+    asked = [layers] if isinstance(layers, int) else list(layers)
+    if missing := [layer for layer in asked if layer not in states.layers]:
+        raise OptionError(
+            f"Layer {missing[0]} is not among these hidden states, which hold the layers "
+            f"{', '.join(map(str, states.layers))}. Choose among them, or capture it first."
+        )
+    if not asked:
+        raise OptionError("No layer to read was given. Name at least one, or leave the layers out for all.")
+    return tuple(sorted(set(asked)))
+
+
+def _refuse_non_finite(vectors: Float[Tensor, "layer token d_model"], layers: tuple[int, ...]) -> None:
+    for layer, states in zip(layers, vectors, strict=True):
+        if not torch.isfinite(states).all():
+            raise NonFiniteStates(
+                f"The hidden states of layer {layer} hold NaN or infinity, so nothing can be read from them. "
+                "Capture them again with dtype bfloat16 or float32."
+            )
+
+
+def _assemble(
+    lens: str, states: HiddenStates, layers: tuple[int, ...], k: int, columns: Columns, made_with: dict[str, Any]
+) -> Readings:
+    """Put the candidates of [layer, token, k] beside where they were found, column by column."""
+    image = states.image.name if states.image is not None else "text"
+    tokens, rows_each = len(states.positions), len(states.positions) * k
+    total = len(layers) * rows_each
+    row, column = _patches(states)
+    per_layer = {
+        "position": pa.array(states.positions.numpy().astype(np.int32)),
+        "row": row,
+        "column": column,
+    }
+    spread = pa.array(np.tile(np.repeat(np.arange(tokens), k), len(layers)))
+    known: dict[str, Any] = {
+        "image": _constant(image, total),
+        "lens": _constant(lens, total),
+        "layer": pa.array(np.repeat(np.array(layers, dtype=np.int32), rows_each)),
+        "rank": pa.array(np.tile(np.arange(1, k + 1, dtype=np.int32), len(layers) * tokens)),
+        **{name: values.take(spread) for name, values in per_layer.items()},
+        **columns,
+    }
+    table = pa.table(
+        [known[field.name] if field.name in known else pa.nulls(total, field.type) for field in SCHEMA],
+        schema=SCHEMA,
+    )
+    record = {"image": image, "lens": lens, "k": k, "layers": list(layers), "prompt": states.prompt}
+    return Readings(
+        table,
+        images={image: states.image},
+        grids={} if states.grid is None else {image: states.grid},
+        provenance=[{**record, **made_with, "states": states.provenance.to_json()}],
+    )
+
+
+def _patches(states: HiddenStates) -> tuple[pa.Array, pa.Array]:
+    """Row and column of each position; null for text."""
+    visual = states.visual.numpy()
+    count, grid = int(visual.sum()), states.grid
+    if count == 0:
+        nothing = pa.nulls(len(visual), pa.int32())
+        return nothing, nothing
+    if grid is None or count != len(grid):
+        expected = "no patch grid" if grid is None else f"a grid of {grid.rows} × {grid.columns} = {len(grid)}"
+        raise StatesError(
+            f"These hidden states hold {count} visual tokens and {expected}, so their patches are unknown. "
+            "Capture them again with positions='visual' or 'all'."
+        )
+    # Visual tokens stand in (row, column) order, text before, between and after them has no patch.
+    index = np.cumsum(visual) - 1
+    row, column = np.divmod(index, grid.columns)
+    return (
+        pa.array(row.astype(np.int32), mask=~visual),
+        pa.array(column.astype(np.int32), mask=~visual),
+    )
+
+
+def _constant(text: str, length: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(length, dtype=np.int32)), pa.array([text]))

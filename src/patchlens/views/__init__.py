@@ -1,0 +1,1 @@
+"""Ways to look at readings: a page, a terminal table, a notebook."""
