@@ -1,0 +1,1 @@
+"""How far a lens can be trusted: truth, measures with intervals, baselines."""
