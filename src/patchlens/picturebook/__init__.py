@@ -1,0 +1,48 @@
+"""picturebook: a small vision-language model that ships with patchlens, and the world it was trained on.
+
+It is an ordinary Hugging Face folder and takes the road of every other model; this file only says where it lies.
+
+    world.py      what exists: things, places, colors, words on signs
+    objects/      one drawing per thing, in key colors
+    places/       one background per place
+    lettering.py  letters for the signs
+    scene.py      scenes: sampled from a seed, drawn with an exact mask
+    language.py   what is said of scenes and things
+    truth.py      what is true of every patch of a scene
+    parts.py      tokenizer, vision encoder, projector, language model
+    loop.py       the resumable training loop
+    train.py      the three trainings, one command
+    evaluate.py   how well the model reads held-out scenes
+    card.py       the model's card, from figures measured on the spot
+    examples.py   draws the scenes that ship with the package
+    weights/      the trained model, with its card
+    examples/     three held-out scenes with their truth
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from patchlens.models.embedded import Embedded
+
+__all__ = ["EMBEDDED", "corpus"]
+
+_HERE = Path(__file__).parent
+_SENTENCES = 40_000
+
+
+def corpus() -> Iterator[str]:
+    """The sentences of the embedded bank: seeded, none of them read in training word by word."""
+    from patchlens.picturebook.language import sentences
+
+    return itertools.islice(sentences(seed=1), _SENTENCES)
+
+
+EMBEDDED = Embedded(
+    name="picturebook",
+    folder=_HERE / "weights",
+    corpus=corpus,
+    bank={"layers": "auto", "per_token": 50, "seed": 0},
+    summary="a small LLaVA trained by this project on drawn scenes; 12 × 12 visual tokens, 8 blocks",
+    examples=_HERE / "examples",
+)
