@@ -26,12 +26,9 @@ from patchlens.lenses.reading import Readings
 from patchlens.models.model import Model
 from patchlens.picturebook import EMBEDDED
 from patchlens.picturebook.parts import GRID
-from patchlens.picturebook.scene import draw, scenes
+from patchlens.picturebook.scene import FIRST_SCENE, draw, scenes
 from patchlens.picturebook.truth import scene_truth
 from patchlens.storage import write_json
-
-FIRST = 20_000_000
-"""Seed of the first scene; the card uses the 500 from 10,000,000."""
 
 
 def shipped() -> Iterator[tuple[ImageInput, SceneTruth]]:
@@ -43,7 +40,7 @@ def shipped() -> Iterator[tuple[ImageInput, SceneTruth]]:
 
 def held_out(count: int) -> Iterator[tuple[ImageInput, SceneTruth]]:
     """Fresh scenes, drawn here."""
-    for scene in scenes(FIRST, count):
+    for scene in scenes(FIRST_SCENE["naming"], count):
         drawing, name = draw(scene), f"scene {scene.seed}"
         yield open_image(drawing.image, name=name), scene_truth(scene, drawing.owner, GRID, name)
 
@@ -93,7 +90,7 @@ def main() -> None:
     model = pl.load_model("picturebook")
     few, many = measure(model, shipped(), options.k), measure(model, held_out(options.scenes), options.k)
     show(f"the shipped scenes, top {options.k}", few)
-    show(f"{options.scenes} held-out scenes from seed {FIRST}, top {options.k}", many)
+    show(f"{options.scenes} held-out scenes from seed {FIRST_SCENE['naming']:,}, top {options.k}", many)
     if options.out:
         write_json(
             options.out, {"k": options.k, "shipped": [asdict(s) for s in few], "held_out": [asdict(s) for s in many]}

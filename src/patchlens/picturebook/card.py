@@ -10,7 +10,8 @@ from typing import Any
 
 from patchlens.models.loading import load_model
 from patchlens.picturebook import language, world
-from patchlens.picturebook.evaluate import HELD_OUT_SCENES, Score, read_scenes, score
+from patchlens.picturebook.evaluate import Score, read_scenes, score
+from patchlens.picturebook.scene import FIRST_SCENE
 from patchlens.storage import replacing, write_json
 
 __all__ = ["main"]
@@ -72,13 +73,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default=Path(__file__).parent / "weights")
     parser.add_argument("--scenes", type=int, default=500)
     options = parser.parse_args(arguments)
-    pairs = list(read_scenes(load_model(options.model), HELD_OUT_SCENES, options.scenes))
+    pairs = list(read_scenes(load_model(options.model), FIRST_SCENE["reads"], options.scenes))
     result = score(pairs)
     write_json(
         options.model / "reads.json",
         {
             "scenes": options.scenes,
-            "first": HELD_OUT_SCENES,
+            "first": FIRST_SCENE["reads"],
             "prompt": language.DESCRIBE,
             "figures": result.to_json(),
             "captions": {str(scene.seed): text for scene, text in pairs},
@@ -99,7 +100,7 @@ def _facts(folder: Path, scenes: int, result: Score) -> dict[str, Any]:
         **parts,
         **{f"{name}_minutes": about["seconds"] / 60 for name, about in training["parts"].items()},
         "scenes": scenes,
-        "first": HELD_OUT_SCENES,
+        "first": FIRST_SCENE["reads"],
         "prompt": language.DESCRIBE,
         "seed": training["seed"],
         "device": training["device"],

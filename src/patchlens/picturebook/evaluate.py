@@ -18,14 +18,11 @@ from patchlens.evaluation.intervals import Proportion
 from patchlens.models.loading import load_model
 from patchlens.models.model import Model
 from patchlens.picturebook.language import DESCRIBE
-from patchlens.picturebook.scene import Scene, draw, scenes
+from patchlens.picturebook.scene import FIRST_SCENE, Scene, draw, scenes
 from patchlens.picturebook.world import SIGN_WORDS, THINGS
 from patchlens.storage import write_json
 
-__all__ = ["HELD_OUT_SCENES", "Score", "captions", "main", "score"]
-
-HELD_OUT_SCENES = 10_000_000
-"""Seed of the first scene kept out of all training."""
+__all__ = ["Score", "captions", "main", "score"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m patchlens.picturebook.evaluate", description=__doc__)
     parser.add_argument("--model", default="picturebook", help="the embedded model, or a folder that training wrote")
     parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--first", type=int, default=HELD_OUT_SCENES, help="seed of the first scene")
+    parser.add_argument("--first", type=int, default=FIRST_SCENE["reads"], help="seed of the first scene")
     parser.add_argument("--out", type=Path, help="a JSON file for figures and captions")
     parser.add_argument("--show", type=int, default=5, help="captions to print")
     options = parser.parse_args(arguments)

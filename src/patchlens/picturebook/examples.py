@@ -4,14 +4,15 @@ import argparse
 from pathlib import Path
 
 from patchlens.picturebook.parts import GRID
-from patchlens.picturebook.scene import draw, sample_scene
+from patchlens.picturebook.scene import FIRST_SCENE, draw, sample_scene
 from patchlens.picturebook.truth import scene_truth
 
 __all__ = ["EXAMPLES", "main"]
 
-EXAMPLES: dict[str, int] = {"harbor": 30_000_017, "mountain": 30_000_040, "park": 30_000_029}
-"""Name to seed, in a range that neither training nor measurement uses; chosen for variety before any model read
-them. The last has a sign."""
+EXAMPLES: dict[str, int] = {
+    name: FIRST_SCENE["examples"] + n for name, n in (("harbor", 17), ("mountain", 40), ("park", 29))
+}
+"""Name to seed; chosen for variety before any model read them. The park has a sign."""
 
 
 def main(arguments: list[str] | None = None) -> None:

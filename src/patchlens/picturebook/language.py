@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from patchlens.picturebook.scene import CANVAS, Scene, SceneSign, SceneThing, sample_scene
+from patchlens.picturebook.scene import CANVAS, FIRST_SCENE, Scene, SceneSign, SceneThing, sample_scene
 from patchlens.picturebook.world import (
     COLORS,
     KINDS,
@@ -382,7 +382,7 @@ def sentences(seed: int) -> Iterator[str]:
         seed: The same seed gives the same stream on every machine.
     """
     rng = random.Random(f"picturebook sentences {seed}")
-    scene_seed = rng.randrange(10**9, 2 * 10**9)  # far from the scenes that are drawn
+    scene_seed = FIRST_SCENE["sentences"] + rng.randrange(10**9)
     while True:
         kind = rng.random()
         if kind < 0.35:

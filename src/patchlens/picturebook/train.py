@@ -34,18 +34,13 @@ from transformers import (
 from patchlens.picturebook import parts
 from patchlens.picturebook.language import caption_exchange, documents
 from patchlens.picturebook.loop import Recipe, best_device, train
-from patchlens.picturebook.scene import CANVAS, Scene, draw, scenes
+from patchlens.picturebook.scene import CANVAS, FIRST_SCENE, Scene, draw, scenes
 from patchlens.picturebook.truth import patch_cover
 from patchlens.picturebook.world import COLORS, PLACES, SIGN_WORDS, THINGS
 from patchlens.provenance import JSON
 from patchlens.storage import replacing, write_json
 
 __all__ = ["main"]
-
-TRAINING_SCENES = 0
-"""Seed of the first scene used for training; the blocks used stay below `HELD_OUT_SCENES`."""
-HELD_OUT_SCENES = 10_000_000
-"""Seed of the first scene that no training has seen."""
 
 LANGUAGE = Recipe("language", steps=1100, matrix_rate=4e-3, other_rate=3e-3, warmup=60)
 _ROW = 256  # tokens in a training row
@@ -78,7 +73,7 @@ def _token_rows(tokenizer: PreTrainedTokenizerFast, count: int, seed: int) -> ND
     """
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     rows = np.zeros((count, 2, _ROW + 1), np.int16)
-    stream = documents(seed, TRAINING_SCENES)
+    stream = documents(seed, FIRST_SCENE["language"])
     for row in range(count):
         filled = 0
         while filled <= _ROW:
@@ -131,7 +126,6 @@ def train_language(work: Path, seed: int) -> LlamaForCausalLM:
 
 ENCODER = Recipe("encoder", steps=3200, matrix_rate=2e-3, other_rate=2e-3, warmup=80)
 _PICTURES = 48  # scenes in a batch
-_PAST_LANGUAGE = 1_000_000  # seed of the encoder's first scene: none that the language model read about
 _NAMES, _HUES, _PLACES = tuple(THINGS), tuple(COLORS), tuple(PLACES)
 _SIGN, _NOTHING = len(_NAMES), len(_NAMES) + 1
 _SEEN = 0.15  # share of a patch that something must cover for the patch to be asked about it
@@ -208,7 +202,7 @@ def train_encoder(work: Path, seed: int) -> SiglipVisionModel:
     module = nn.ModuleDict({"encoder": encoder, "heads": PatchHeads(encoder.config.hidden_size).to(device)})
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        first = TRAINING_SCENES + _PAST_LANGUAGE + step * _PICTURES
+        first = FIRST_SCENE["encoder"] + step * _PICTURES
         truth = patch_targets(list(scenes(first, _PICTURES)))
         with torch.autocast(device.type, torch.bfloat16):
             states = encoder(pixel_values=truth.pixels.to(device)).last_hidden_state
@@ -241,7 +235,6 @@ def train_encoder(work: Path, seed: int) -> SiglipVisionModel:
 
 PROJECTOR = Recipe("projector", steps=1800, matrix_rate=0.0, other_rate=2e-3, warmup=60, decay=0.8)
 _CAPTIONS = 32  # scenes in a batch
-_PAST_ENCODER = 2_000_000  # seed of the projector's first scene: none that the encoder saw
 
 
 def train_projector(
@@ -258,7 +251,7 @@ def train_projector(
     visual = parts.GRID * parts.GRID
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        batch = list(scenes(TRAINING_SCENES + _PAST_ENCODER + step * _CAPTIONS, _CAPTIONS))
+        batch = list(scenes(FIRST_SCENE["projector"] + step * _CAPTIONS, _CAPTIONS))
         ids, targets = _caption_batch(tokenizer, batch, random.Random(f"captions {seed} {step}"))
         ids, targets = ids.to(device), targets.to(device)
         pixels = scaled_pixels(np.stack([draw(scene).pixels for scene in batch])).to(device)
