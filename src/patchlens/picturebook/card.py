@@ -10,7 +10,7 @@ from typing import Any
 
 from patchlens.models.loading import load_model
 from patchlens.picturebook import language, world
-from patchlens.picturebook.evaluate import Score, read_scenes, score
+from patchlens.picturebook.evaluate import Score, read_scenes, record, score
 from patchlens.picturebook.scene import FIRST_SCENE
 from patchlens.storage import replacing, write_json
 
@@ -75,16 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     pairs = list(read_scenes(load_model(options.model), FIRST_SCENE["reads"], options.scenes))
     result = score(pairs)
-    write_json(
-        options.model / "reads.json",
-        {
-            "scenes": options.scenes,
-            "first": FIRST_SCENE["reads"],
-            "prompt": language.DESCRIBE,
-            "figures": result.to_json(),
-            "captions": {str(scene.seed): text for scene, text in pairs},
-        },
-    )
+    write_json(options.model / "reads.json", record(pairs, FIRST_SCENE["reads"]))
     with replacing(options.model / "README.md") as path:
         path.write_text(_CARD.format(**_facts(options.model, options.scenes, result)), "utf-8")
 

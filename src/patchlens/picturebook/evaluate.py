@@ -20,9 +20,10 @@ from patchlens.models.model import Model
 from patchlens.picturebook.language import DESCRIBE
 from patchlens.picturebook.scene import FIRST_SCENE, Scene, draw, scenes
 from patchlens.picturebook.world import SIGN_WORDS, THINGS
+from patchlens.provenance import JSON
 from patchlens.storage import write_json
 
-__all__ = ["Score", "captions", "main", "score"]
+__all__ = ["Score", "captions", "main", "record", "score"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Score:
     false_words: Proportion
     """Scenes without a sign in which the caption reads one."""
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, JSON]:
         """Hits, trials, share and interval of each."""
         return {
             name: {
@@ -103,6 +104,17 @@ def read_scenes(model: Model, first: int, count: int, size: int = 32) -> Iterato
         yield from zip(batch, captions(model, batch), strict=True)
 
 
+def record(pairs: list[tuple[Scene, str]], first: int) -> dict[str, JSON]:
+    """The figures with every caption that they come from."""
+    return {
+        "scenes": len(pairs),
+        "first": first,
+        "prompt": DESCRIBE,
+        "figures": score(pairs).to_json(),
+        "captions": {str(scene.seed): text for scene, text in pairs},
+    }
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the figures; `--out` writes them, with every caption, as JSON."""
     parser = argparse.ArgumentParser(prog="python -m patchlens.picturebook.evaluate", description=__doc__)
@@ -118,13 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     lines += [f"  scene {scene.seed}: {text}" for scene, text in pairs[: options.show]]
     sys.stdout.write(f"{options.scenes} held-out scenes from seed {options.first}\n" + "\n".join(lines) + "\n")
     if options.out:
-        record = {
-            "scenes": options.scenes,
-            "first": options.first,
-            "prompt": DESCRIBE,
-            "figures": result.to_json(),
-        }
-        write_json(options.out, record | {"captions": {str(scene.seed): text for scene, text in pairs}})
+        write_json(options.out, record(pairs, options.first))
 
 
 if __name__ == "__main__":

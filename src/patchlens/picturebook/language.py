@@ -171,9 +171,9 @@ def exchanges(scene: Scene, rng: random.Random, count: int) -> tuple[Exchange, .
     return tuple(asked)
 
 
-def caption_exchange(scene: Scene, rng: random.Random) -> Exchange:
-    """What the projector learns from: mostly the caption, one time in four the detailed one."""
-    return _ask_detail(scene, rng) if rng.random() < 0.25 else Exchange(DESCRIBE, caption(scene, rng))
+def caption_exchange(scene: Scene, rng: random.Random, *, detailed: bool = False) -> Exchange:
+    """What the projector learns from: a request for a caption, or a detailed one, with its answer."""
+    return _ask_detail(scene, rng) if detailed else Exchange(DESCRIBE, caption(scene, rng))
 
 
 def _ask_detail(scene: Scene, rng: random.Random) -> Exchange:

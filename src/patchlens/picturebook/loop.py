@@ -33,13 +33,15 @@ class Recipe:
     steps: int
     """Updates in all."""
     matrix_rate: float
-    """Peak learning rate of the weight matrices inside the blocks (Muon, matched to AdamW's update size)."""
+    """Peak learning rate of the weight matrices named by `matrices` (Muon, matched to AdamW's update size)."""
     other_rate: float
     """Peak learning rate of everything else (AdamW)."""
     warmup: int = 50
     """Updates until the peak."""
     decay: float = 0.6
     """Share of the updates, at the end, over which the rate falls to zero."""
+    matrices: str = "layers."
+    """Matrices whose name has this in it are trained by Muon."""
 
     def scale(self, step: int) -> float:
         """The learning rate at a step as a share of the peak: up, flat, then linearly down."""
@@ -109,8 +111,8 @@ def train(
 
 
 def _optimizers(recipe: Recipe, learned: dict[str, nn.Parameter]) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embeddings, heads, norms and biases."""
-    inside = {n: p for n, p in learned.items() if p.ndim == 2 and (".layers." in n or n.startswith("layers."))}
+    """Muon for the matrices that the recipe names, AdamW for embeddings, heads, norms and biases."""
+    inside = {n: p for n, p in learned.items() if p.ndim == 2 and recipe.matrices in n}
     outside = [p for n, p in learned.items() if n not in inside]
     optimizers: list[torch.optim.Optimizer] = []
     if inside:

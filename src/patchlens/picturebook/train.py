@@ -233,7 +233,7 @@ def train_encoder(work: Path, seed: int) -> SiglipVisionModel:
 # Projector
 
 
-PROJECTOR = Recipe("projector", steps=1800, matrix_rate=0.0, other_rate=2e-3, warmup=60, decay=0.8)
+PROJECTOR = Recipe("projector", steps=1300, matrix_rate=2e-2, other_rate=2e-3, warmup=40, decay=0.8, matrices="linear_")
 _CAPTIONS = 32  # scenes in a batch
 
 
@@ -272,8 +272,9 @@ def train_projector(
 def _caption_batch(tokenizer: PreTrainedTokenizerFast, batch: list[Scene], rng: random.Random) -> tuple[Tensor, Tensor]:
     """Token ids after the image, right-padded, and the same as targets with everything but the answer at -100."""
     rows = []
+    detailed = rng.random() < 0.2  # a whole batch is of one length, so that little of it is padding
     for scene in batch:
-        exchange = caption_exchange(scene, rng)
+        exchange = caption_exchange(scene, rng, detailed=detailed)
         asked = tokenizer(f"\n{exchange.request}\n", add_special_tokens=False)["input_ids"]
         answer = tokenizer(exchange.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         rows.append((asked, answer))

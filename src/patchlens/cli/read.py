@@ -1,0 +1,106 @@
+"""`patchlens read`: what the visual tokens of some pictures say."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchlens.cli.options import DeviceMap, Dtype, Json, Model, Overwrite, Revision, TrustRemoteCode
+from patchlens.cli.terminal import draw, progress, say, say_json
+
+__all__ = ["read"]
+
+
+def read(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="One or more picture files.", show_default=False)
+    ],
+    model: Model,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder to make: page.html, readings.parquet and the pictures."
+        ),
+    ],
+    bank: Annotated[
+        str | None,
+        typer.Option(
+            "--bank",
+            "-b",
+            metavar="BANK",
+            help="Bank folder or embedded name, for the latent lens. An embedded model has its own.",
+        ),
+    ] = None,
+    lens: Annotated[str, typer.Option(metavar="NAMES", help="Lenses, with commas between.")] = "latent,logit,embedding",
+    layers: Annotated[
+        str, typer.Option(metavar="LAYERS", help="Layers to read: all, or numbers such as 0,4,8-12,-1.")
+    ] = "all",
+    k: Annotated[int, typer.Option(metavar="N", help="Candidates per visual token, layer and lens.")] = 5,
+    prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="What is said beside the picture.")
+    ] = "Describe this image.",
+    allow_other_model: Annotated[
+        bool,
+        typer.Option("--allow-other-model", metavar="", help="Use a bank of another language model of the same width."),
+    ] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    revision: Revision = None,
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Read pictures with one or more lenses, and write a page to look at.
+
+    The folder opens in Python with patchlens.open_readings(DIR).
+    """
+    began = time.monotonic()
+    from patchlens.cli.road import MARKER, check_k, lens_names, open_images, read_images, save
+    from patchlens.models.embedded import embedded
+    from patchlens.models.loading import load_model
+    from patchlens.storage import replacing_folder
+
+    lenses = lens_names(lens)
+    check_k(k)
+    opened = open_images(images)
+    if bank is None and embedded(model) is not None:
+        bank = model
+    with replacing_folder(out, overwrite=overwrite, marker=MARKER) as folder, progress() as report:
+        result = read_images(
+            opened,
+            lambda: load_model(
+                model,
+                revision=revision,
+                dtype=dtype,
+                device_map=device_map,
+                trust_remote_code=trust_remote_code,
+            ),
+            bank=bank,
+            lenses=lenses,
+            layers=layers,
+            k=k,
+            prompt=prompt,
+            allow_other_model=allow_other_model,
+            report=report,
+        )
+        save(result.readings, folder)
+    where = out.resolve()
+    if json:
+        say_json(
+            {
+                "page": str(where / "page.html"),
+                "readings": str(where),
+                "bank": None if result.bank is None else str(result.bank.folder.resolve()),
+                "images": list(result.readings.images),
+                "lenses": list(result.readings.lenses),
+                "layers": list(result.readings.layers),
+                "seconds": round(time.monotonic() - began, 3),
+            }
+        )
+        return
+    from patchlens.views.terminal import table
+
+    draw(table(result.readings))
+    say(f"Page      {where / 'page.html'}")
+    say(f"Readings  {where}")

@@ -1,0 +1,124 @@
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from patchlens.bank.bank import open_bank
+from patchlens.models.embedded import Embedded
+
+
+@pytest.fixture
+def model(causal_folder: Callable[..., Path]) -> Path:
+    return causal_folder("llama")
+
+
+@pytest.fixture
+def bank(run, model: Path, corpus: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "bank"
+    assert run("bank", "build", "--model", model, "--corpus", corpus, "--out", out).status == 0
+    return out
+
+
+def test_build_passes_its_options_on(run, model: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bank"
+    ended = run(
+        *("bank", "build", "-m", model, "-c", corpus, "-o", out, "--layers", "0,2", "--per-token", 3),
+        *("--choose", "first", "--words", "final", "--skip-positions", 2, "--dtype", "float32", "--seed", 7),
+    )
+    assert ended.status == 0, ended.err
+    assert "layers 0, 2; 32 × float32" in ended.out
+    opened = open_bank(out)
+    expected = {"per_token": 3, "choose": "first", "words": "final", "skip_positions": 2, "seed": 7}
+    assert expected.items() <= opened.provenance.settings.items()
+    assert min(opened.contexts["position"].to_pylist()) == 2
+
+
+def test_build_from_standard_input(run, start, model: Path, corpus: Path, tmp_path: Path) -> None:
+    with corpus.open() as sentences:
+        process = start("bank", "build", "-m", model, "-c", "-", "-o", tmp_path / "piped", stdin=sentences)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert run("bank", "build", "-m", model, "-c", corpus, "-o", tmp_path / "read").status == 0
+    piped, read = open_bank(tmp_path / "piped"), open_bank(tmp_path / "read")
+    assert piped.manifest.corpus == read.manifest.corpus
+    assert piped.context(3).source.startswith("stdin:")
+
+
+def test_build_as_json(run, model: Path, corpus: Path, tmp_path: Path) -> None:
+    told = run("bank", "build", "-m", model, "-c", corpus, "-o", tmp_path / "bank", "--json").json
+    assert told["rows"] == len(open_bank(tmp_path / "bank"))
+    assert told["seconds"] > 0
+
+
+def test_info(run, bank: Path) -> None:
+    ended = run("bank", "info", bank)
+    assert ended.status == 0
+    assert "8 sentences" in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert run("bank", "info", bank, "--json").json == open_bank(bank).info()
+
+
+def test_info_of_an_embedded_model(run, storybook: Embedded) -> None:
+    told = run("bank", "info", "storybook", "--json").json
+    assert told["settings"]["per_token"] == 4
+
+
+def test_verify(run, bank: Path) -> None:
+    ended = run("bank", "verify", bank)
+    assert ended.status == 0
+    assert "whole" in ended.out
+    vectors = sorted(bank.glob("layer_*.safetensors"))[0]
+    content = bytearray(vectors.read_bytes())
+    content[-3] ^= 1
+    vectors.write_bytes(content)
+    assert run("bank", "info", bank).status == 0  # the quick check does not read vectors
+    ended = run("bank", "verify", bank)
+    assert (ended.status, ended.out) == (2, "")
+    assert vectors.name in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--per-token", 0), "per_token"),
+        (("--choose", "best"), "choose"),
+        (("--words", "long"), "words"),
+        (("--skip-positions", -1), "skip_positions"),
+        (("--dtype", "int8"), "int8"),
+        (("--layers", "9"), "Layer 9"),
+        (("--corpus", "/nowhere.txt"), "nowhere.txt"),
+        (("--model", "/nowhere"), "nowhere"),
+    ],
+)
+def test_bad_input_leaves_nothing(
+    run, model: Path, corpus: Path, tmp_path: Path, words: tuple[object, ...], says: str
+) -> None:
+    ended = run("bank", "build", "-m", model, "-c", corpus, "-o", tmp_path / "bank", *words)
+    assert (ended.status, ended.out) == (2, "")
+    assert says in ended.err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == [corpus]
+
+
+def test_something_in_the_way(run, model: Path, corpus: Path, bank: Path) -> None:
+    words = ("bank", "build", "-m", model, "-c", corpus, "-o", bank, "--seed", 1)
+    assert run(*words).status == 2
+    assert run("bank", "info", bank, "--json").json["settings"]["seed"] == 0
+    assert run(*words, "--overwrite").status == 0
+    assert run("bank", "info", bank, "--json").json["settings"]["seed"] == 1
+
+
+def test_no_such_bank(run, tmp_path: Path) -> None:
+    ended = run("bank", "info", tmp_path / "none")
+    assert ended.status == 2
+    assert "no such folder" in ended.err
+
+
+def test_an_empty_corpus(run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n \n")
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    ended = run("bank", "build", "-m", model, "-c", empty, "-o", tmp_path / "bank")
+    assert ended.status == 2
+    assert "no sentence" in ended.err
+    assert list(tmp_path.iterdir()) == [empty]

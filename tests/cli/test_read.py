@@ -1,0 +1,140 @@
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from patchlens import storage
+from patchlens.bank.build import build_bank
+from patchlens.lenses.reading import open_readings
+from patchlens.models.embedded import Embedded
+
+
+@pytest.fixture(scope="module")
+def model(llava_folder: Callable[..., Path]) -> Path:
+    return llava_folder("clip", "llama")
+
+
+@pytest.fixture(scope="module")
+def bank(model: Path, sentences: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_bank(model, sentences, tmp_path_factory.mktemp("banks") / "bank").folder
+
+
+def test_three_lenses_over_a_picture(run, model: Path, bank: Path, scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    ended = run("read", scene, "--model", model, "--bank", bank, "--out", out)
+    assert ended.status == 0, ended.err
+    assert max(map(len, ended.out.splitlines()[:-2])) <= 80
+    assert f"Page      {out / 'page.html'}\n" in ended.out
+    readings = open_readings(out)
+    assert readings.lenses == ("latent", "logit", "embedding")
+    assert readings.layers == (0, 1, 2, 3, 4)
+    assert list(readings.images) == ["scene"]
+    assert len(readings) == 3 * 5 * 16
+    assert len(readings.at(lens="latent", layer=2, row=1, column=3).words) == 5
+    assert "<script" in (out / "page.html").read_text()
+
+
+def test_lenses_without_a_bank_and_json(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    ended = run(
+        *("read", scene, "-m", model, "-o", tmp_path / "out", "--lens", "logit, embedding", "--layers", "0,-1"),
+        *("--k", 2, "--prompt", "What is it?", "--json"),
+    )
+    told = ended.json
+    assert told["lenses"] == ["logit", "embedding"]
+    assert told["layers"] == [0, 4]
+    assert told["bank"] is None
+    readings = open_readings(told["readings"])
+    assert len(readings.at(lens="logit", layer=4, row=0, column=0).words) == 2
+    assert readings.provenance[0]["prompt"] == "What is it?"
+    assert Path(told["page"]).is_file()
+
+
+def test_an_embedded_model_has_its_own_bank(run, storybook: Embedded, scene: Path, tmp_path: Path) -> None:
+    told = run("read", scene, "--model", "storybook", "--out", tmp_path / "out", "--json").json
+    assert told["lenses"] == ["latent", "logit", "embedding"]
+    assert Path(told["bank"]).parent == tmp_path / "home" / "banks"
+
+
+def test_two_pictures_of_one_name(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "scene.png"
+    other.parent.mkdir()
+    Image.new("RGB", (40, 40), "red").save(other)
+    told = run("read", scene, other, "-m", model, "-o", tmp_path / "out", "--lens", "logit", "--json").json
+    assert told["images"] == ["scene", "scene (2)"]
+
+
+def test_what_was_written_is_replaced_only_when_asked(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    words = ("read", scene, "-m", model, "-o", tmp_path / "out", "--lens", "logit", "--layers", "0")
+    assert run(*words).status == 0
+    ended = run(*words)
+    assert ended.status == 2
+    assert "exists and is not empty" in ended.err
+    assert run(*words, "--overwrite").status == 0
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "letter.txt").write_text("keep me")
+    ended = run("read", scene, "-m", model, "-o", other, "--lens", "logit", "--overwrite")
+    assert ended.status == 2
+    assert [path.name for path in other.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("{folder}/nothing.png",), "nothing.png"),
+        (("{folder}/broken.png",), "broken.png"),
+        (("--k", "0"), "at least 1"),
+        (("--k", "1000000"), "Choose k from 1 to"),
+        (("--lens", "latent,looking"), "'looking'"),
+        (("--lens", ","), "No lens"),
+        (("--layers", "0,5"), "Layer 5"),
+        (("--layers", "deep"), "'deep'"),
+        (("--bank", "{folder}/none"), "none"),
+        (("--model", "{folder}/none"), "none"),
+        (("--dtype", "int3"), "int3"),
+        (("--device-map", "cuda:77"), "cuda:77"),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(
+    run, model: Path, bank: Path, scene: Path, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    before = sorted(tmp_path.iterdir())
+    given = [word.format(folder=tmp_path) for word in words]
+    ended = run("read", scene, "-m", model, "-b", bank, "-o", tmp_path / "out", *given)
+    assert (ended.status, ended.out) == (2, "")
+    assert says in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_latent_lens_needs_a_bank(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    ended = run("read", scene, "-m", model, "-o", tmp_path / "out")
+    assert ended.status == 2
+    assert "needs a bank" in ended.err
+
+
+def test_a_bank_of_another_model(run, llava_folder, bank: Path, scene: Path, tmp_path: Path) -> None:
+    words = ("read", scene, "-m", llava_folder("clip", "olmo2"), "-b", bank, "-o", tmp_path / "out")
+    ended = run(*words)
+    assert ended.status == 2
+    assert "was built with" in ended.err
+    assert not (tmp_path / "out").exists()
+    assert run(*words, "--allow-other-model", "--lens", "latent", "--layers", "1").status == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_when_the_disk_refuses(
+    run, model: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(storage.os, "rename", refuse)
+    ended = run("read", scene, "-m", model, "-o", tmp_path / "new" / "out", "--lens", "logit")
+    assert (ended.status, ended.out) == (2, "")
+    assert os.strerror(number) in ended.err
+    assert list(tmp_path.iterdir()) == [scene]
