@@ -87,3 +87,12 @@ def test_truth_says_what_is_in_a_patch_and_what_is_elsewhere() -> None:
     assert {thing.name for thing in scene.things} <= corner.elsewhere
     for patch in truth.patches:
         assert not patch.elsewhere & (patch.thing | patch.color | patch.word | patch.kind)
+
+
+def test_scale_draws_the_same_scene_larger() -> None:
+    scene = sample_scene(30_000_029)
+    small, large = draw(scene), draw(scene, 3)
+    assert large.pixels.shape == (3 * CANVAS, 3 * CANVAS, 3)
+    assert (large.owner[1::3, 1::3] == small.owner).mean() > 0.98
+    averaged = large.pixels.reshape(CANVAS, 3, CANVAS, 3, 3).mean((1, 3))
+    assert np.abs(averaged - small.pixels).mean() < 4

@@ -61,7 +61,7 @@ def demo(
             allow_other_model=False,
             report=report,
         )
-        save(result.readings, folder)
+        save(result.readings, folder, title=f"{member.name} through three lenses")
     assert result.bank is not None  # the latent lens is among those above
     where, bank = out.resolve(), result.bank.folder.resolve()
     shares = [

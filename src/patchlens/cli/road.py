@@ -127,9 +127,9 @@ def read_images(
     return Result(Readings.join(parts), opened)
 
 
-def save(readings: "Readings", folder: Path) -> None:
+def save(readings: "Readings", folder: Path, title: str | None = None) -> None:
     """Write the readings and their page into a folder that is still in the making."""
     from patchlens.views.page import write_page
 
     readings.save(folder)
-    write_page(readings, folder / "page.html")
+    write_page(readings, folder / "page.html", title=title)

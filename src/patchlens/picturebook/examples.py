@@ -15,6 +15,9 @@ EXAMPLES: dict[str, int] = {
 """Name to seed; chosen for variety before any model read them. The park has a sign."""
 
 
+_SCALE = 4  # the page shows them large; the model's processor brings them back to its own size
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write `<name>.png` and `<name>.json` for every example."""
     parser = argparse.ArgumentParser(prog="python -m patchlens.picturebook.examples", description=__doc__)
@@ -24,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, seed in EXAMPLES.items():
         scene = sample_scene(seed)
         drawing = draw(scene)
-        drawing.image.save(out / f"{name}.png", optimize=True)
+        draw(scene, _SCALE).image.save(out / f"{name}.png", optimize=True)
         scene_truth(scene, drawing.owner, GRID, name).save(out / f"{name}.json")
 
 

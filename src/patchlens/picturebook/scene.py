@@ -163,20 +163,24 @@ def scenes(first: int, count: int) -> Iterator[Scene]:
     return (sample_scene(seed) for seed in range(first, first + count))
 
 
-def draw(scene: Scene) -> Drawing:
+def draw(scene: Scene, scale: int = 1) -> Drawing:
     """Draw a scene; integer arithmetic throughout, so the same pixels everywhere.
+
+    Args:
+        scene: What to draw.
+        scale: How many times larger than the canvas; the model is trained on scale 1, people may like more.
 
     Raises:
         MissingExtra: resvg is not installed.
     """
-    pixels = _background(scene.place).copy()
-    owner = np.zeros((CANVAS, CANVAS), np.uint8)
+    pixels = _background(scene.place, scale).copy()
+    owner = np.zeros(pixels.shape[:2], np.uint8)
     if scene.sign is not None:  # behind the things, which never cover more than its rim
-        sprite = _sign_sprite(scene.sign.word, scene.sign.unit)
-        _paste(pixels, owner, sprite, scene.sign.box, len(scene.things) + 1)
+        sprite = _sign_sprite(scene.sign.word, scene.sign.unit, scale)
+        _paste(pixels, owner, sprite, scene.sign.box, scale, len(scene.things) + 1)
     for number, thing in enumerate(scene.things, start=1):
-        sprite = _sprite(thing.name, thing.color, thing.size)
-        _paste(pixels, owner, sprite[:, ::-1] if thing.flipped else sprite, thing.box, number)
+        sprite = _sprite(thing.name, thing.color, thing.size * scale)
+        _paste(pixels, owner, sprite[:, ::-1] if thing.flipped else sprite, thing.box, scale, number)
     return Drawing(pixels, owner)
 
 
@@ -228,10 +232,11 @@ def _paste(
     owner: NDArray[np.uint8],
     sprite: NDArray[np.uint8],
     box: tuple[int, int, int, int],
+    scale: int,
     number: int,
 ) -> None:
     """Blend an RGBA sprite over the picture and mark the pixels that it now owns (alpha of half or more)."""
-    top, left, bottom, right = box
+    top, left, bottom, right = (end * scale for end in box)
     alpha = sprite[..., 3:].astype(np.uint16)
     under = pixels[top:bottom, left:right].astype(np.uint16)
     pixels[top:bottom, left:right] = (sprite[..., :3] * alpha + under * (255 - alpha) + 127) // 255
@@ -257,8 +262,8 @@ def _drawing(folder: str, name: str) -> str:
 
 
 @cache
-def _background(place: str) -> NDArray[np.uint8]:
-    return _rasterize(_drawing("places", place), CANVAS, CANVAS)[..., :3].copy()
+def _background(place: str, scale: int) -> NDArray[np.uint8]:
+    return _rasterize(_drawing("places", place), CANVAS * scale, CANVAS * scale)[..., :3].copy()
 
 
 @cache
@@ -271,7 +276,7 @@ def _sprite(name: str, color: str, size: int) -> NDArray[np.uint8]:
 
 
 @cache
-def _sign_sprite(word: str, unit: float) -> NDArray[np.uint8]:
+def _sign_sprite(word: str, unit: float, scale: int) -> NDArray[np.uint8]:
     """RGBA pixels of a board on a post with the word in capitals."""
     shape = SceneSign(word, unit, 0, 0)
     letters, length = lettering(word)
@@ -285,7 +290,7 @@ def _sign_sprite(word: str, unit: float) -> NDArray[np.uint8]:
         f'fill="#fffdf2" stroke-width="1.4"/>'
         f'<g transform="translate({(width - length) / 2} 2.5)" stroke-width="1">{letters}</g></g></svg>'
     )
-    return _rasterize(svg, shape.height, shape.width)
+    return _rasterize(svg, shape.height * scale, shape.width * scale)
 
 
 def _mix(color: str, other: str, share: float) -> str:
