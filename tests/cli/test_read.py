@@ -37,6 +37,20 @@ def test_three_lenses_over_a_picture(run, model: Path, bank: Path, scene: Path, 
     assert "<script" in (out / "page.html").read_text()
 
 
+@pytest.mark.parametrize("language_model", ["llama", "qwen2", "olmo2"])
+@pytest.mark.parametrize("encoder", ["clip", "siglip", "dinov2"])
+def test_every_encoder_with_every_language_model(
+    run, llava_folder, sentences: tuple[str, ...], scene: Path, tmp_path: Path, encoder: str, language_model: str
+) -> None:
+    folder, corpus = llava_folder(encoder, language_model), tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(sentences))
+    assert run("bank", "build", "--model", folder, "--corpus", corpus, "--out", tmp_path / "bank").status == 0
+    ended = run("read", scene, "--model", folder, "--bank", tmp_path / "bank", "--out", tmp_path / "out")
+    assert ended.status == 0, ended.err
+    assert len(open_readings(tmp_path / "out")) == 3 * 5 * 16
+    assert (tmp_path / "out" / "page.html").is_file()
+
+
 def test_lenses_without_a_bank_and_json(run, model: Path, scene: Path, tmp_path: Path) -> None:
     ended = run(
         *("read", scene, "-m", model, "-o", tmp_path / "out", "--lens", "logit, embedding", "--layers", "0,-1"),
