@@ -206,7 +206,7 @@ def _promising(
     """Which (query, row) pairs could be among the best k, by query and then row."""
     floor = worst - margin
     found = similarities >= floor[:, None]
-    if similarities.shape[1] >= k and int(found.sum()) > 8 * found.shape[0] * k:
+    if similarities.shape[1] >= k and int(torch.count_nonzero(found)) > 8 * found.shape[0] * k:
         # Early on, or where rows get better and better: the block's own k-th best says more than the past.
         in_block = similarities.topk(k, dim=1).values[:, -1]
         found = similarities >= torch.maximum(floor, in_block - 2 * margin)[:, None]
