@@ -3,7 +3,7 @@
     python benchmarks/naming.py [--scenes 200] [--k 5] [--out naming.json]
 
 Reads the shipped scenes and held-out ones that neither training nor the model's card uses, with every lens at every
-layer, and prints the share of visual tokens whose top-k name the truth, with 95 % intervals (bootstrap over scenes),
+layer, and prints the share of visual tokens whose top-k name the truth, with 95 % intervals over scenes,
 beside random rows of the bank.
 
     there    object, color, written word or place of the patch, or the kind of its object
@@ -70,14 +70,14 @@ def show(title: str, shares: tuple[Share, ...]) -> None:
         tokens = by[lenses[0], layers[0], region, "there"].tokens
         print(f"\n  {region} patches ({tokens:,} visual tokens)")
         for what in ("there", "scene"):
-            print(f"    {what:6}" + "".join(f"{lens:>24}" for lens in lenses))
+            print(f"    {what:6}" + "".join(f"{lens:>27}" for lens in lenses))
             for layer in layers:
                 cells = (str(by[lens, layer, region, what]) for lens in lenses)
-                print(f"    {layer:<6}" + "".join(f"{cell:>24}" for cell in cells))
-        print("    each category alone, best layer of each lens")
+                print(f"    {layer:<6}" + "".join(f"{cell:>27}" for cell in cells))
+        print("    each category alone, among the tokens that have one; best of the layers, chosen on these scenes")
         for what in WHAT[:6]:
             best = (max((by[lens, layer, region, what] for layer in layers), key=lambda s: s.share) for lens in lenses)
-            print(f"    {what:10}" + "".join(f"{f'{s.share:.1%} (layer {s.layer})':>24}" for s in best))
+            print(f"    {what:9}" + "".join(f"{f'{s} @{s.layer}':>27}" for s in best))
 
 
 def main() -> None:

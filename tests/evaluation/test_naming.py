@@ -40,6 +40,8 @@ def slowly(readings: Readings, truths: dict[str, SceneTruth], share: Share) -> t
         if share.region != "all" and patch.on_object != (share.region == "object"):
             continue
         true = set().union(*(getattr(patch, name) for name in names))
+        if len(names) == 1 and not true:
+            continue
         tokens += 1
         hits += any(word.lower() in true for word in reading.words)
     return hits, tokens

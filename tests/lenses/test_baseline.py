@@ -18,6 +18,11 @@ def test_rows_are_different_real_and_seeded(bank: Bank, states: HiddenStates) ->
     assert first.similarity is None
 
 
+def test_each_read_draws_anew(bank: Bank, states: HiddenStates) -> None:
+    lens = RandomLens(bank)
+    assert not lens.read(states, k=4).table["bank_row"].equals(lens.read(states, k=4).table["bank_row"])
+
+
 def test_more_rows_than_there_are(bank: Bank, states: HiddenStates) -> None:
     with pytest.raises(OptionError, match="different rows were asked"):
         RandomLens(bank).read(states, k=len(bank) + 1)

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from patchlens.errors import OptionError
 from patchlens.picturebook.loop import Recipe, train
 
 RECIPE = Recipe("part", steps=8, matrix_rate=1e-2, other_rate=1e-2, warmup=2)
@@ -78,3 +80,12 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert recipe.scale(30) == 1
     assert recipe.scale(75) == pytest.approx(0.5)
     assert recipe.scale(99) == pytest.approx(0.02)
+
+
+def test_a_checkpoint_of_another_seed_or_recipe_is_refused(tmp_path: Path) -> None:
+    small = Small()
+    train(RECIPE, small, small.loss, tmp_path, quiet, seed=0)
+    with pytest.raises(OptionError, match="trained with seed 0, this run asks for 1"):
+        train(RECIPE, small, small.loss, tmp_path, quiet, seed=1)
+    with pytest.raises(OptionError, match="trained with steps 8, this run asks for 9"):
+        train(replace(RECIPE, steps=9), small, small.loss, tmp_path, quiet, seed=0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from patchlens.evaluation.intervals import Proportion
 from patchlens.models.loading import load_model
 from patchlens.models.model import Model
 from patchlens.picturebook import EMBEDDED, corpus
@@ -32,6 +33,12 @@ def test_it_is_an_ordinary_folder(model: Model) -> None:
     assert (model.n_layers, model.adapter.family) == (8, "llava")
 
 
+def test_its_training_came_to_its_end() -> None:
+    parts = json.loads((FOLDER / "training.json").read_text("utf-8"))["parts"]
+    assert list(parts) == ["language", "encoder", "projector"]
+    assert all(part["step"] == part["steps"] for part in parts.values())
+
+
 def test_the_promise_is_kept(reads: dict[str, dict[str, dict[str, float]]]) -> None:
     figures = reads["figures"]
     assert figures["objects"]["share"] >= 0.85
@@ -43,7 +50,7 @@ def test_the_promise_is_kept(reads: dict[str, dict[str, dict[str, float]]]) -> N
 def test_the_card_says_what_was_measured(reads: dict[str, dict[str, dict[str, float]]]) -> None:
     card = (FOLDER / "README.md").read_text("utf-8")
     for figure in reads["figures"].values():
-        assert f"{100 * figure['share']:.1f} %" in card
+        assert f"| {Proportion(figure['hits'], figure['trials'])} |" in card
 
 
 def test_it_reads_as_recorded(model: Model, reads: dict[str, dict[str, str]]) -> None:

@@ -4,7 +4,7 @@ A visual token is a hit when any of its candidates is a true word, compared whol
 a word is no hit, which costs the lenses that only know single tokens the nouns that are built from several.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from patchlens.errors import OptionError
+from patchlens.evaluation.intervals import clustered
 from patchlens.evaluation.truth import PatchTruth, SceneTruth
 from patchlens.lenses.reading import Readings
 
@@ -28,7 +29,6 @@ patch itself; `scene`, that or something elsewhere in the image."""
 
 _CATEGORIES = tuple(field.name for field in fields(PatchTruth) if field.name != "on_object")
 _THERE = tuple(name for name in _CATEGORIES if name != "elsewhere")
-_RESAMPLES = 2000
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,7 +42,7 @@ class Share:
     region: Region
     what: What
     tokens: int
-    """Visual tokens counted, over all images."""
+    """Visual tokens counted, over all images: those of the region that have a truth of this category."""
     share: float
     """Hits over tokens, in [0, 1]."""
     low: float
@@ -54,17 +54,15 @@ class Share:
         return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
-def name_shares(readings: Readings, truths: Mapping[str, SceneTruth], *, seed: int = 0) -> tuple[Share, ...]:
+def name_shares(readings: Readings, truths: Mapping[str, SceneTruth]) -> tuple[Share, ...]:
     """Count hits per lens, layer, region and category.
 
-    The interval is a bootstrap over images (percentiles of 2,000 resamples): the patches of one image are not
-    independent, so an interval that took them for independent would be far too narrow. With fewer than two images
-    the interval is [0, 1].
+    A single category is asked of the visual tokens that have one (`word` of the patches of signs), `there` and `scene`
+    of all. The interval takes images, not patches, for independent: see `intervals.clustered`.
 
     Args:
         readings: Readings of visual tokens; images without a truth are left out.
         truths: What is true, by the image's name.
-        seed: Of the bootstrap.
 
     Raises:
         OptionError: No image of the readings has a truth, or a grid differs from its truth's.
@@ -77,34 +75,19 @@ def name_shares(readings: Readings, truths: Mapping[str, SceneTruth], *, seed: i
         )
     counts = [_counts(readings.select(image=name), truths[name]) for name in names]
     shares = []
-    for lens, layer in sorted({key for count in counts for key in count}, key=lambda key: (key[0], key[1])):
-        tables = np.stack([count[lens, layer] for count in counts if (lens, layer) in count])
-        shares += list(_shares(lens, layer, tables, seed))
+    for lens, layer in sorted({key for count in counts for key in count}):
+        of_images = np.stack([count[lens, layer] for count in counts if (lens, layer) in count])
+        for r, region in enumerate(REGIONS):
+            for w, what in enumerate(WHAT):
+                hits, tokens = of_images[:, r, w].T
+                total = int(tokens.sum())
+                share = float(hits.sum() / total) if total else 0.0
+                shares.append(Share(lens, layer, region, what, total, share, *clustered(hits, tokens)))
     return tuple(shares)
 
 
-def _shares(lens: str, layer: int, counts: Array, seed: int) -> Iterator[Share]:
-    """Shares of one lens and layer from counts [image, region, what + 1]; the last column counts tokens."""
-    images = len(counts)
-    picks = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=_RESAMPLES)
-    drawn = np.einsum("ri,igw->rgw", picks, counts)
-    total = counts.sum(0)
-    for r, region in enumerate(REGIONS):
-        tokens = int(total[r, -1])
-        for w, what in enumerate(WHAT):
-            with np.errstate(invalid="ignore"):
-                resampled = drawn[:, r, w] / drawn[:, r, -1]
-            resampled = resampled[np.isfinite(resampled)]
-            if images > 1 and len(resampled):
-                low, high = np.quantile(resampled, (0.025, 0.975))
-            else:
-                low, high = 0.0, 1.0
-            share = float(total[r, w] / tokens) if tokens else 0.0
-            yield Share(lens, layer, region, what, tokens, share, float(low), float(high))
-
-
 def _counts(readings: Readings, truth: SceneTruth) -> dict[tuple[str, int], Array]:
-    """Hits and tokens of one image: (lens, layer) to an array [region, what + 1]."""
+    """Hits and tokens of one image: (lens, layer) to an array [region, what, 2]."""
     grid = readings.grids.get(truth.image)
     if grid is None or (grid.rows, grid.columns) != (truth.rows, truth.columns):
         found = "no patch grid" if grid is None else f"a grid of {grid.rows} × {grid.columns}"
@@ -116,17 +99,18 @@ def _counts(readings: Readings, truth: SceneTruth) -> dict[tuple[str, int], Arra
     patch = table["row"].to_numpy() * truth.columns + table["column"].to_numpy()
     said = _hits(table["word"].combine_chunks(), patch, truth)
     start = np.flatnonzero(table["rank"].to_numpy() == 1)
-    token_hits = np.logical_or.reduceat(said, start, axis=0)
-    place, layers = patch[start], table["layer"].to_numpy()[start]
+    hit = np.logical_or.reduceat(said, start, axis=0)
+    known = [[bool(_true_words(p, what)) or what in ("there", "scene") for what in WHAT] for p in truth.patches]
+    asked = np.array(known)[patch[start]]
+    layers = table["layer"].to_numpy()[start]
     lenses = np.asarray(table["lens"].combine_chunks().dictionary_decode().to_pylist(), dtype=object)[start]
-    on_object = np.array([p.on_object for p in truth.patches])[place]
+    on_object = np.array([p.on_object for p in truth.patches])[patch[start]]
     regions = {"object": on_object, "background": ~on_object, "all": np.ones_like(on_object)}
     counts = {}
     for lens, layer in sorted(set(zip(lenses.tolist(), layers.tolist(), strict=True))):
         here = (lenses == lens) & (layers == layer)
-        counts[lens, layer] = np.stack(
-            [np.append(token_hits[here & regions[r]].sum(0), (here & regions[r]).sum()) for r in REGIONS]
-        )
+        inside = [here & regions[region] for region in REGIONS]
+        counts[lens, layer] = np.stack([np.stack([hit[i].sum(0), asked[i].sum(0)], axis=-1) for i in inside])
     return counts
 
 

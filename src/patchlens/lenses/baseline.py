@@ -23,7 +23,7 @@ class RandomLens(Lens):
 
     Args:
         bank: Where the rows come from.
-        seed: The same seed gives the same rows for the same number of hidden states.
+        seed: The same seed gives the same rows for the same sequence of reads; each read draws anew.
     """
 
     name: ClassVar[str] = "random"
@@ -31,6 +31,7 @@ class RandomLens(Lens):
     def __init__(self, bank: Bank, *, seed: int = 0) -> None:
         self.bank = bank
         self.seed = seed
+        self._rng = np.random.default_rng(seed)
 
     def _check(self, states: HiddenStates) -> None:
         """Any states will do: they are not looked at."""
@@ -40,10 +41,9 @@ class RandomLens(Lens):
             raise OptionError(
                 f"{k} different rows were asked of a bank of {len(self.bank)}. Ask for at most that many."
             )
-        rng = np.random.default_rng(self.seed)
-        rows = rng.integers(len(self.bank), size=(len(vectors), k))
+        rows = self._rng.integers(len(self.bank), size=(len(vectors), k))
         while len(twice := np.flatnonzero((np.diff(np.sort(rows, axis=1), axis=1) == 0).any(axis=1))):
-            rows[twice] = rng.integers(len(self.bank), size=(len(twice), k))
+            rows[twice] = self._rng.integers(len(self.bank), size=(len(twice), k))
         return context_columns(self.bank, rows.reshape(-1).astype(np.int64)) | {
             "similarity": pa.nulls(rows.size, pa.float32())
         }

@@ -32,7 +32,7 @@ _SENTENCES = 40_000
 
 
 def corpus() -> Iterator[str]:
-    """The sentences of the embedded bank: seeded, none of them read in training word by word."""
+    """The sentences of the embedded bank: another seed than the training's, though short facts come in both."""
     from patchlens.picturebook.language import sentences
 
     return itertools.islice(sentences(seed=1), _SENTENCES)

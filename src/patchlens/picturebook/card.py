@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from patchlens.errors import ModelIncomplete
 from patchlens.models.loading import load_model
 from patchlens.picturebook import language, world
 from patchlens.picturebook.evaluate import Score, read_scenes, record, score
@@ -31,7 +32,8 @@ tokenizer and weights were all made by this project; it knows nothing beyond its
 
 ## What it reads
 
-Greedy captions of {scenes:,} held-out scenes (seeds from {first:,}; prompt "{prompt}"), with 95 % Wilson intervals:
+Greedy captions of {scenes:,} held-out scenes (seeds from {first:,}; prompt "{prompt}"), with 95 % intervals (Wilson, taking objects for
+independent):
 
 | | share |
 |---|---|
@@ -84,6 +86,12 @@ def _facts(folder: Path, scenes: int, result: Score) -> dict[str, Any]:
     """Everything the card says, from the files in the folder."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     training = json.loads((folder / "training.json").read_text("utf-8"))
+    for name, about in training["parts"].items():
+        if about["step"] != about["steps"]:
+            raise ModelIncomplete(
+                f"The {name} part of {folder} was trained for {about['step']} of {about['steps']} steps. Let "
+                "'python -m patchlens.picturebook.train' end before measuring it for the card."
+            )
     text, vision = config["text_config"], config["vision_config"]
     parts = {f"{name}_{key}": value for name, about in training["parts"].items() for key, value in about.items()}
     return {

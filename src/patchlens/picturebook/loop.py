@@ -7,7 +7,7 @@ the step. Checkpoints are safetensors; nothing here knows what is trained.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from patchlens.errors import OptionError
 from patchlens.provenance import JSON
 from patchlens.storage import replacing, write_json
 
@@ -62,6 +63,7 @@ def train(
     folder: Path,
     log: Log,
     *,
+    seed: int = 0,
     every: int = 25,
     checkpoint_seconds: float = 120.0,
 ) -> None:
@@ -73,12 +75,16 @@ def train(
         loss: Gives the loss of a step's batch, and figures to log.
         folder: Holds `<name>.safetensors` (weights and optimizers' state) and `<name>.json` (the step, seconds).
         log: Gets a line every `every` steps.
+        seed: What the batches depend on; a checkpoint of another seed or recipe is refused.
         every: Steps between two lines.
         checkpoint_seconds: Time between two checkpoints.
+
+    Raises:
+        OptionError: The folder holds a checkpoint of another seed or recipe.
     """
     learned = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimizers = _optimizers(recipe, learned)
-    step, spent = _resume(recipe, learned, optimizers, folder)
+    step, spent = _resume(recipe, seed, learned, optimizers, folder)
     if step:
         log(f"{recipe.name}: goes on at step {step} of {recipe.steps}")
     started = saved = time.monotonic()
@@ -105,7 +111,7 @@ def train(
             log(f"{recipe.name}: step {step}/{recipe.steps}  {means}  {left / 60:.1f} min left")
             sums, count = {}, 0
         if now - saved > checkpoint_seconds or step == recipe.steps:
-            _save(recipe, learned, optimizers, folder, step, spent + now - started)
+            _save(recipe, seed, learned, optimizers, folder, step, spent + now - started)
             saved = now
     module.eval()
 
@@ -128,6 +134,7 @@ def _optimizers(recipe: Recipe, learned: dict[str, nn.Parameter]) -> list[torch.
 
 def _save(
     recipe: Recipe,
+    seed: int,
     learned: dict[str, nn.Parameter],
     optimizers: list[torch.optim.Optimizer],
     folder: Path,
@@ -140,7 +147,7 @@ def _save(
             for entry, value in state.items():
                 tensors[f"optimizer/{number}/{parameter}/{entry}"] = torch.as_tensor(value).cpu().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
-    progress: dict[str, JSON] = {"step": step, "steps": recipe.steps, "seconds": round(seconds, 1)}
+    progress: dict[str, JSON] = {"step": step, "seconds": round(seconds, 1), "seed": seed, **asdict(recipe)}
     with replacing(folder / f"{recipe.name}.safetensors") as path:
         save_file(tensors, path, metadata={"progress": json.dumps(progress)})
     write_json(folder / f"{recipe.name}.json", progress)
@@ -148,6 +155,7 @@ def _save(
 
 def _resume(
     recipe: Recipe,
+    seed: int,
     learned: dict[str, nn.Parameter],
     optimizers: list[torch.optim.Optimizer],
     folder: Path,
@@ -158,6 +166,11 @@ def _resume(
         return 0, 0.0
     with safe_open(path, "pt") as file:
         progress = json.loads(file.metadata()["progress"])
+    if different := [key for key, value in {"seed": seed, **asdict(recipe)}.items() if progress[key] != value]:
+        raise OptionError(
+            f"{path} was trained with {different[0]} {progress[different[0]]}, this run asks for "
+            f"{({'seed': seed} | asdict(recipe))[different[0]]}. Train in another work folder, or remove that file."
+        )
     tensors = load_file(path)
     with torch.no_grad():
         for name, parameter in learned.items():

@@ -59,7 +59,7 @@ def say(text: str) -> None:
 
 def load_tokenizer(work: Path, seed: int) -> PreTrainedTokenizerFast:
     """The tokenizer of this work folder; trained on first use."""
-    folder = work / "tokenizer"
+    folder = work / f"tokenizer-{seed}"
     if not (folder / "tokenizer.json").exists():
         say("language: trains the tokenizer")
         parts.train_tokenizer(seed).save_pretrained(folder)
@@ -97,7 +97,7 @@ def train_language(work: Path, seed: int) -> LlamaForCausalLM:
     device = best_device()
     torch.manual_seed(seed)
     model = parts.new_language_model(tokenizer).to(device)
-    cache = work / "language-rows.npy"
+    cache = work / f"language-rows-{LANGUAGE.steps}-{seed}.npy"
     if not cache.exists():
         say("language: writes its training text")
         with replacing(cache) as path, path.open("wb") as file:
@@ -116,7 +116,7 @@ def train_language(work: Path, seed: int) -> LlamaForCausalLM:
         figures = {"answers": (each * answers).sum().item() / max(answers.sum().item(), 1)}
         return (each * weight).sum() / weight.sum(), figures
 
-    train(LANGUAGE, model, loss, work, say)
+    train(LANGUAGE, model, loss, work, say, seed=seed)
     return model
 
 
@@ -225,7 +225,7 @@ def train_encoder(work: Path, seed: int) -> SiglipVisionModel:
         read = (word.argmax(-1) == truth.word.to(device))[on_sign].float().mean().nan_to_num(0.0).item()
         return torch.stack(losses).sum(), {"things": right, "words": read}
 
-    train(ENCODER, module, loss, work, say)
+    train(ENCODER, module, loss, work, say, seed=seed)
     return encoder
 
 
@@ -265,7 +265,7 @@ def train_projector(
         value = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
         return value, {}
 
-    train(PROJECTOR, model, loss, work, say)
+    train(PROJECTOR, model, loss, work, say, seed=seed)
     return model
 
 
