@@ -76,4 +76,4 @@ def test_the_readmes_program_prints_what_the_readme_says(home: Path, tmp_path: P
     (tmp_path / "program.py").write_text(program, "utf-8")
     done = _run([sys.executable, "program.py"], home, tmp_path)
     assert done.stdout.strip() == output.strip()
-    assert (tmp_path / "harbor.html").stat().st_size > 50_000
+    assert (tmp_path / "park.html").stat().st_size > 50_000

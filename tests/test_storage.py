@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,91 @@ def test_a_failure_while_overwriting_keeps_the_old_folder(tmp_path: Path, monkey
     assert left(tmp_path) == ["folder"]
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("call", [1, 2, 3])  # in place (refused), the old one aside, in place
+def test_an_interruption_while_overwriting_leaves_one_whole_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, moment: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    rename, calls = os.rename, []
+
+    def interrupted(*paths: Path) -> None:
+        calls.append(paths)
+        if len(calls) == call and moment == "before":
+            raise KeyboardInterrupt
+        try:
+            rename(*paths)
+        finally:
+            if len(calls) == call:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder, overwrite=True) as temporary:
+        (temporary / "file").write_text("new")
+    assert (folder / "file").read_text() == ("new" if (call, moment) == (3, "after") else "old")
+    assert left(tmp_path) == ["folder"]
+
+
+def test_the_old_folder_is_kept_where_it_cannot_be_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    rename, calls = os.rename, []
+
+    def refused(*paths: Path) -> None:
+        calls.append(paths)
+        if len(calls) > 2:
+            raise OSError(errno.EIO, "broken")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(StorageError), replacing_folder(folder, overwrite=True) as temporary:
+        (temporary / "file").write_text("new")
+    (kept,) = tmp_path.iterdir()
+    assert (kept / "file").read_text() == "old"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_current_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("."), tmp_path):
+        with pytest.raises(OptionError, match="current folder"), replacing_folder(path, overwrite=overwrite):
+            pytest.fail("the body must not run")
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "folder"])
+def test_a_file_where_a_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="remove the folder"), replacing(Path(path)):
+        pytest.fail("the body must not run")
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with replacing_folder(tmp_path / "link") as temporary:
+        (temporary / "file").write_text("new")
+    (tmp_path / "file").symlink_to(tmp_path / "disk" / "file")
+    write_json(tmp_path / "file", 7)
+    assert (tmp_path / "disk" / "file").read_text() == "7\n"
+    assert left(tmp_path) == ["disk", "file", "link"]
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("writing", [replacing, replacing_folder])
+def test_names_that_the_disk_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    with pytest.raises(StorageError, match="shorter name"), writing(tmp_path / ("a" * 300)):
+        pytest.fail("the body must not run")
+    refuse(monkeypatch, "stat", errno.EACCES)
+    with pytest.raises(StorageError, match="may write"), writing(tmp_path / "name"):
+        pytest.fail("the body must not run")
+
+
 def test_the_second_of_two_at_once_gives_way(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
 
@@ -186,3 +273,6 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == Path("/caches/patchlens")
     monkeypatch.setenv("PATCHLENS_HOME", "~/lens")
     assert cache_folder() == Path("/home/somebody/lens")
+    monkeypatch.setenv("PATCHLENS_HOME", "~nobody-of-this-name/lens")
+    with pytest.raises(OptionError, match="no home folder is known for '~nobody-of-this-name'"):
+        cache_folder()

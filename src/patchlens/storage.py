@@ -20,6 +20,7 @@ __all__ = ["cache_folder", "refusals", "replacing", "replacing_folder", "write_j
 _ADVICE = {
     errno.ENOSPC: "Make space there, or choose another disk, and run it again.",
     errno.EDQUOT: "Make space within your quota, or choose another disk, and run it again.",
+    errno.EFBIG: "Choose a disk that takes files of this size, or raise the limit on it (ulimit -f), and run it again.",
     errno.EACCES: "Choose a place that you may write to, or change its permissions.",
     errno.EPERM: "Choose a place that you may write to, or change its permissions.",
     errno.EROFS: "Choose a place that you may write to.",
@@ -35,10 +36,19 @@ def cache_folder() -> Path:
     """Where things that can be made again are kept.
 
     PATCHLENS_HOME if set, else patchlens below XDG_CACHE_HOME, else ~/.cache/patchlens.
+
+    Raises:
+        OptionError: The folder begins with the home of a user who has none here.
     """
-    if home := os.environ.get("PATCHLENS_HOME"):
-        return Path(home).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "patchlens"
+    home = os.environ.get("PATCHLENS_HOME")
+    folder = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "patchlens")
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise OptionError(
+            f"Looking for the cache folder {folder}: no home folder is known for '{folder.parts[0]}'. "
+            "Set PATCHLENS_HOME to a folder that you may write to."
+        ) from error
 
 
 @contextmanager
@@ -63,7 +73,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write a file so that it appears whole or not at all.
 
     Args:
-        path: The file to make or to replace; missing parent folders are made.
+        path: The file to make or to replace; missing parent folders are made, a link is followed.
 
     Yields:
         A temporary path beside it, to be written in the block. It becomes `path` when the block ends well.
@@ -71,6 +81,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk refused.
     """
+    path = _real(path)
+    with refusals(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     temporary = _temporary(path)
     with refusals(path), _parents(path):
         try:
@@ -89,7 +103,7 @@ def replacing_folder(path: Path, *, overwrite: bool = False, marker: str | None 
     """Write a folder so that it appears whole or not at all.
 
     Args:
-        path: The folder to make; missing parents are made. An empty folder there is taken over.
+        path: The folder to make; missing parents are made, a link is followed. An empty folder there is taken over.
         overwrite: Replace a folder that holds something, which then stays as it was until the last moment.
         marker: With `overwrite`, replace only a folder that holds a file of this name, so that a slip of
             the pen cannot delete something else.
@@ -101,7 +115,9 @@ def replacing_folder(path: Path, *, overwrite: bool = False, marker: str | None 
         OptionError: Something is in the way at `path`, at the start or by the time of the end.
         StorageError: The disk refused.
     """
-    _refuse_to_replace(path, overwrite, marker)
+    path = _real(path)
+    with refusals(path):
+        _refuse_to_replace(path, overwrite, marker)
     temporary = _temporary(path)
     with refusals(path), _parents(path):
         try:
@@ -129,6 +145,12 @@ def write_json(path: Path, obj: JSON) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def _real(path: Path) -> Path:
+    # Not Path.resolve, which raises for links in a circle. A name such as "." has no siblings, and a link to a folder
+    # cannot be renamed over.
+    return Path(os.path.realpath(path))
+
+
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
@@ -152,6 +174,8 @@ def _refuse_to_replace(path: Path, overwrite: bool, marker: str | None) -> None:
         return
     if not path.is_dir():
         raise OptionError(f"Making the folder {path}: a file of that name is in the way. Choose another name.")
+    if path == Path.cwd():
+        raise OptionError(f"Making the folder {path}: it is the current folder. Name a new folder inside it.")
     if not any(path.iterdir()):
         return
     if not overwrite:
@@ -176,15 +200,16 @@ def _swap(temporary: Path, path: Path, overwrite: bool, marker: str | None) -> N
             raise
     _refuse_to_replace(path, overwrite, marker)
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    os.rename(path, old)
     try:
+        os.rename(path, old)
         os.rename(temporary, path)
     except BaseException:
-        with suppress(OSError):  # another process put its own there in between: that one stands
+        with suppress(OSError):  # nothing was moved yet, or something stands there again, ours or another process's
             os.rename(old, path)
         raise
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():  # or else the old one is the only one
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

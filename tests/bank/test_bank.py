@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -119,7 +120,7 @@ def test_another_width(built: Bank) -> None:
 
 
 def test_another_model(built: Bank) -> None:
-    with pytest.raises(BankMismatch, match=r"states come from tiny2.*allow_other_model"):
+    with pytest.raises(BankMismatch, match=r"states come from tiny2.*loaded in float16.*allow_other_model"):
         built.check("other", 32, model="tiny2")
     built.check("other", 32, model="tiny2", allow_other_model=True)
 
@@ -131,6 +132,19 @@ def test_no_such_bank(tmp_path: Path) -> None:
         open_bank("picturebok")
     with pytest.raises(BankNotFound, match=r"no bank\.json"):
         open_bank(tmp_path)
+
+
+def test_names_that_the_disk_refuses(built: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a" * 300, tmp_path / ("a" * 300)):
+        with pytest.raises(BankNotFound, match="no such folder"):
+            open_bank(name)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(BankNotFound, match="no such folder"):
+        open_bank(built.folder)
 
 
 @pytest.mark.parametrize("name", ["contexts.parquet", "sentences.parquet", "layer_02-00001-of-00001.safetensors"])
@@ -153,11 +167,15 @@ def test_an_edited_table_is_noticed_on_opening(copied: Path) -> None:
         open_bank(copied)
 
 
-def test_edited_vectors_are_noticed_by_verify(copied: Path) -> None:
+def test_edited_vectors_are_noticed_on_opening_or_else_by_verify(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = copied / "layer_02-00001-of-00001.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+    with pytest.raises(BankCorrupt, match=r"layer_02.*was edited"):
+        open_bank(copied)
+    sizes = [path.stat().st_size for path in copied.iterdir() if path.suffix == ".parquet"]
+    monkeypatch.setattr(layout, "HASHED_BYTES", sum(sizes))  # as in a bank with large vector files
     bank = open_bank(copied)
     with pytest.raises(BankCorrupt, match=r"layer_02.*was edited"):
         bank.verify()
@@ -299,8 +317,6 @@ def test_two_that_build_at_once_both_end_well(member: Callable[[], list[int]], m
 
 
 def test_a_cache_where_nothing_may_be_written(member: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -1,4 +1,7 @@
 import json
+import resource
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -6,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from patchlens.capture.capture import capture
 from patchlens.capture.hidden_states import HiddenStates
@@ -58,6 +62,22 @@ def test_nowhere_to_save(states: HiddenStates, tmp_path: Path) -> None:
         states.save(tmp_path / "file" / "states.safetensors")
 
 
+def test_a_disk_that_takes_no_such_file(states: HiddenStates, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StorageError, match=r"states\.safetensors failed: File too large.*ulimit"):
+            states.save(tmp_path / "states.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_may_read_it_is_as_for_any_file(saved: Path) -> None:
+    (saved.parent / "other").touch()
+    assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE((saved.parent / "other").stat().st_mode)
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StatesError, match="no file"):
         HiddenStates.open(tmp_path / "none.safetensors")
@@ -83,18 +103,49 @@ def test_a_safetensors_file_of_something_else(tmp_path: Path) -> None:
         ("layers", "[0]"),
         ("layers", "3"),
         ("grid", '{"rows": 4}'),
+        ("layers", '["x", "y"]'),
+        ("layers", "[3, 0]"),
         ("provenance", "{}"),
+        ("provenance", "[]"),
+        ("prompt", "7"),
         ("prompt", "not json"),
         ("image", '{"name": "a"}'),
+        ("image", '{"name": 7, "source": null}'),
         ("format", "patchlens hidden states 99"),
     ],
 )
 def test_edited(saved: Path, field: str, value: str) -> None:
-    with safe_open(saved, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
-    save_file(tensors, saved, metadata=metadata | {field: value})
+    _edit(saved, {}, **{field: value})
     with pytest.raises(StatesError):
         HiddenStates.open(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("image", lambda tensor: torch.zeros_like(tensor), "cannot identify image"),
+        ("image", lambda tensor: tensor[:50], "truncated"),
+        ("token_ids", lambda tensor: tensor[1:], "token_ids of shape"),
+        ("token_ids", lambda tensor: tensor.float(), "token_ids of type"),
+        ("visual", lambda tensor: tensor[None], "visual of shape"),
+        ("visual", lambda tensor: tensor.long(), "visual of type"),
+        ("positions", lambda tensor: tensor[1:], "token_ids of shape"),
+        ("vectors", lambda tensor: tensor[:1], "vectors of shape"),
+        ("vectors", lambda tensor: tensor.int(), "vectors of shape"),
+    ],
+)
+def test_edited_tensors(saved: Path, name: str, change: Callable[[Tensor], Tensor], told: str) -> None:
+    _edit(saved, {name: change})
+    with pytest.raises(StatesError, match=told):
+        HiddenStates.open(saved)
+
+
+def _edit(path: Path, changes: dict[str, Callable[[Tensor], Tensor]], **metadata: str) -> None:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        metadata = file.metadata() | metadata
+    tensors |= {name: change(tensors[name]).contiguous() for name, change in changes.items()}
+    save_file(tensors, path, metadata=metadata)
 
 
 def test_the_header_is_plain_json(saved: Path) -> None:

@@ -64,7 +64,7 @@ def test_info_of_an_embedded_model(run, storybook: Embedded) -> None:
     assert told["settings"]["per_token"] == 4
 
 
-def test_verify(run, bank: Path) -> None:
+def test_verify(run, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = run("bank", "verify", bank)
     assert ended.status == 0
     assert "whole" in ended.out
@@ -72,7 +72,8 @@ def test_verify(run, bank: Path) -> None:
     content = bytearray(vectors.read_bytes())
     content[-3] ^= 1
     vectors.write_bytes(content)
-    assert run("bank", "info", bank).status == 0  # the quick check does not read vectors
+    monkeypatch.setattr("patchlens.bank.format.HASHED_BYTES", 0)  # opening reads no large file
+    assert run("bank", "info", bank).status == 0
     ended = run("bank", "verify", bank)
     assert (ended.status, ended.out) == (2, "")
     assert vectors.name in ended.err

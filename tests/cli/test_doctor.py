@@ -54,3 +54,16 @@ def test_little_space(run, storybook: Embedded, monkeypatch: pytest.MonkeyPatch)
     assert found["cache"]["ok"] is False
     assert "0.5 GB free" in found["cache"]["found"]
     assert "Make space" in found["cache"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("home", "told"),
+    [("~nobody-of-this-name/x", "no home folder is known"), ("/tmp/" + "a" * 300, "File name too long")],
+)
+def test_a_cache_folder_that_cannot_be(
+    run, storybook: Embedded, monkeypatch: pytest.MonkeyPatch, home: str, told: str
+) -> None:
+    monkeypatch.setenv("PATCHLENS_HOME", home)
+    found = _found(run("doctor", "--json").json)["cache"]
+    assert found["ok"] is False
+    assert told in found["found"] + found["advice"]

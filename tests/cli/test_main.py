@@ -1,5 +1,7 @@
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +144,27 @@ def test_a_reader_that_goes_away(start: Callable[..., "subprocess.Popen[str]"]) 
     assert (process.returncode, err) == (1, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [("--version",), ()])
+def test_a_full_disk_behind_standard_output(words: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "patchlens", *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("Writing to standard output failed: No space left on device.")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_named_file_is_not_taken_for_standard_output(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(value: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "weights.bin")
+
+    monkeypatch.setattr(models, "say_json", fail)
+    with pytest.raises(OSError, match=r"weights\.bin"):
+        run("models", "--json")
+
+
 @pytest.mark.parametrize(
     ("stage", "number", "status"),
     [
@@ -173,3 +196,27 @@ def test_interrupting_a_bank_build_leaves_nothing(
 def test_python_dash_m(start) -> None:
     stdout, err = start("--version").communicate(timeout=120)
     assert (stdout, err) == (f"patchlens {patchlens.__version__}\n", "")
+
+
+def test_the_environment_is_made_afresh(tmp_path: Path) -> None:
+    """What another interpreter left in .venv is gone; without pip the script ends there."""
+    root = Path(patchlens.__file__).parents[2]
+    for name in ("scripts/environment", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    stale = tmp_path / ".venv" / "bin" / "pytest"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("#!/moved/away/.venv/bin/python\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$2" = venv ] && set -- "$@" --without-pip\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    ended = subprocess.run(
+        [tmp_path / "scripts" / "environment"],
+        env=os.environ | {"PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "No module named pip" in ended.stderr
+    assert (tmp_path / ".venv" / "bin" / "python").exists()
+    assert not stale.exists()

@@ -47,6 +47,21 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_corpus("A sentence instead of a path.")
 
 
+def test_names_that_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("A long sentence. " * 20, tmp_path / ("a" * 300)):
+        with pytest.raises(CorpusError, match="File name too long"):
+            read_corpus(name)
+    with pytest.raises(CorpusError, match="null byte"):
+        read_corpus("a\0b")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(CorpusError, match="Permission denied"):
+        read_corpus(tmp_path / "words.txt")
+
+
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="is a folder"):
         read_corpus(tmp_path)

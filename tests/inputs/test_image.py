@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -31,6 +32,14 @@ def test_a_file_keeps_its_pixels_name_and_source(tmp_path: Path) -> None:
     assert (opened.name, opened.source, opened.size) == ("kitchen table", str(path), (4, 6))
     assert open_image(str(path)) == opened
     assert open_image(path, name="kitchen").name == "kitchen"
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    _marked().save(path)
+    opened = open_image(path)
+    assert (opened.name, opened.source) == ("caf�", str(tmp_path / "caf�.png"))
+    assert open_image(opened, name=path.stem).name == "caf�"
 
 
 def test_the_hash_is_of_the_pixels_not_of_the_file(tmp_path: Path) -> None:
@@ -116,7 +125,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(values).save(tmp_path / "deep.png")
     expected = np.rint(values / 257)[..., None].repeat(3, axis=2)
-    for source in (tmp_path / "deep.png", values, values[..., None]):
+    for source in (tmp_path / "deep.png", values, values[..., None], values.astype(">u2")):
         assert np.array_equal(_pixels(source), expected)
 
 
@@ -126,7 +135,14 @@ def test_arrays_of_other_kinds() -> None:
     assert (_pixels(np.ones((4, 4), bool)) == 255).all()
     assert (_pixels(np.full((4, 4), 200)) == 200).all()
     assert (_pixels(np.full((4, 4), 200, np.uint16)) == 1).all()
+    assert (_pixels(np.full((4, 4), 200, ">u2")) == 1).all()
     assert (_pixels(np.zeros((4, 4, 4), np.uint8)) == WHITE).all()
+
+
+def test_floats_that_may_be_of_either_range() -> None:
+    with pytest.raises(ImageError, match=r"to 1\.02 as an image.*from 0 to 255.*could be either"):
+        open_image(np.full((4, 4), 1.02))
+    assert (_pixels(np.full((4, 4), 2.0)) == 2).all()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
+import errno
 import json
 import logging as python_logging
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from patchlens.errors import (
     OptionError,
     UnknownFamily,
 )
+from patchlens.models import loading
 from patchlens.models.loading import load_model
 
 ENCODERS = ("clip", "siglip", "dinov2")
@@ -147,6 +150,14 @@ def test_loading_draws_no_random_number(llava_folder) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_model_that_the_devices_cannot_hold(causal_folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meta tensors stand for what accelerate leaves in main memory or on disk."""
+    network = loading._network
+    monkeypatch.setattr(loading, "_network", lambda *arguments: network(*arguments).to("meta"))
+    with pytest.raises(OptionError, match="does not fit on these devices"):
+        load_model(causal_folder())
+
+
 # What is missing
 
 
@@ -154,6 +165,19 @@ def test_no_such_folder(tmp_path: Path) -> None:
     for missing in (tmp_path / "none", str(tmp_path / "none"), "./none", "~/no such folder", "a/b/c"):
         with pytest.raises(ModelNotFound, match="no such folder"):
             load_model(missing)
+
+
+def test_names_that_the_disk_refuses(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("./" + "a" * 300, copy / ("a" * 300), "~nobody-of-this-name/model"):
+        with pytest.raises(ModelNotFound, match="no such folder"):
+            load_model(name)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(ModelNotFound, match="no such folder"):
+        load_model(copy)
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "nobody/no-such-model"])
@@ -256,6 +280,16 @@ def test_weights_with_nan(causal_copy: Path, value: float) -> None:
     save_file(weights, causal_copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelIncomplete, match=r"Layer 2 .* NaN or infinity"):
         load_model(causal_copy)
+
+
+@pytest.mark.parametrize("kind", ["copy", "causal_copy"])
+def test_a_model_whose_tokens_see_later_ones(kind: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(kind)
+    config = json.loads((folder / "config.json").read_text())
+    config.get("text_config", config)["is_causal"] = False
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelIncomplete, match="is not causal"):
+        load_model(folder)
 
 
 def test_no_processor(copy: Path) -> None:

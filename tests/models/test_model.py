@@ -35,6 +35,10 @@ def test_the_fingerprint_is_the_same_in_every_data_type(alone: Model, llava_fold
     assert load_model(llava_folder(), dtype="bfloat16").fingerprint == alone.fingerprint
 
 
+def test_the_fingerprint_of_float32_weights_is_another_in_float16(alone: Model, llava_folder) -> None:
+    assert load_model(llava_folder(), dtype="float16").fingerprint != alone.fingerprint
+
+
 def test_the_fingerprint_tells_models_apart(causal_folder: Callable[..., Path], tiny_causal: Model) -> None:
     prints = {load_model(causal_folder(name)).fingerprint for name in ("llama", "qwen2", "olmo2")}
     assert len(prints) == 3

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -89,6 +90,24 @@ def over(tab: Any, row: int, column: int, rows: int = 4, columns: int = 6) -> tu
     return box["x"] + (column + 0.5) / columns * box["width"], box["y"] + (row + 0.5) / rows * box["height"]
 
 
+def with_text_token(scene: Readings) -> Readings:
+    """The readings and one more: a text token before the picture, whose word fits best of all."""
+    said = {"position": 0, "rank": 1, "word": "describe", "token": "▁describe", "similarity": 2.0}
+    found = [
+        synthetic.table(
+            {name: [value] for name, value in ({"image": "scene", "lens": "latent", "layer": layer} | said).items()}
+        )
+        for layer in scene.layers
+    ]
+    return Readings(pa.concat_tables([scene.table, *found]), images=scene.images, grids=scene.grids, provenance=[])
+
+
+def focused(tab: Any) -> list[str]:
+    """The id of the box that the focused button is in, and the button's text."""
+    found = "(a => [a.closest('[id]')?.id, a === document.body ? '' : a.textContent])(document.activeElement)"
+    return tab.evaluate(found)  # type: ignore[no-any-return]
+
+
 def test_shows_what_the_readings_say(opened: Open) -> None:
     scene = synthetic.readings()
     tab = opened(scene, "#layer=1&patch=2,3")
@@ -158,6 +177,59 @@ def test_keys(opened: Open) -> None:
     assert "lens=logit" in tab.url
     tab.keyboard.press("Escape")
     assert "word=" not in tab.url
+
+
+def test_arrows_lead_from_a_text_token_into_the_picture(opened: Open) -> None:
+    tab = opened(with_text_token(synthetic.readings()), "#layer=0")
+    assert place(tab).startswith("Text token at position 0")
+    tab.locator("#stage").focus()
+    tab.keyboard.press("ArrowDown")
+    assert place(tab).startswith("Row 0, column 0")
+    tab.keyboard.press("ArrowDown")
+    assert place(tab).startswith("Row 1, column 0")
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_a_button_pressed_by_key_keeps_the_focus(opened: Open, key: str) -> None:
+    scenes = Readings.join([with_text_token(synthetic.readings()), synthetic.readings("other")])
+    tab = opened(scenes, "#layer=0&image=scene&patch=0,0")
+    for button, shown in [
+        ("#text-tokens button", ["text-tokens", "0describe"]),
+        ("#lenses button >> nth=1", ["lenses", "LogitLens"]),
+        ("#through button >> nth=2", ["through", "2"]),
+        ("#images button >> nth=1", ["images", ""]),
+    ]:
+        tab.locator(button).focus()
+        tab.keyboard.press(key)
+        assert focused(tab) == shown
+    assert place(tab).endswith("layer 2 · other")
+    assert "lens=logit" in tab.url
+    tab.locator("#through button").first.focus()
+    tab.mouse.move(*over(tab, 3, 5))
+    assert "click to keep" in place(tab)
+    assert focused(tab) == ["through", "0"]
+
+
+def test_a_lens_that_measures_nothing(opened: Open, unmeasured: Readings) -> None:
+    tab = opened(unmeasured, "#show=words,colour")
+    assert place(tab).startswith("Row 0, column 0")
+    assert len(cards(tab, "random")) == 3
+    assert tab.locator(".card .value").all_inner_texts() == ["–"] * 3
+    assert tab.locator(".column h3 small").inner_text() == "not measured"
+    assert not tab.locator("#scale").is_visible()
+    assert "NaN" not in tab.locator("body").inner_text()
+
+
+def test_a_star_that_was_read_is_a_word(opened: Open) -> None:
+    scene = synthetic.readings(words=("*", "dog", "doge", "do*", "sky"), layers=(0,), lenses=("logit",), k=1)
+    tab = opened(scene)
+    tab.locator("#suggestions button").filter(has=tab.get_by_text("*", exact=True)).click()
+    for query, words in {"*": ["*"], "do*": ["do*"], "dog*": ["dog", "doge"], "**": ["*"]}.items():
+        if query != "*":
+            tab.locator("#query").fill(query)
+        assert f"“{query}”" in tab.locator("#found").inner_text()
+        count = sum(len(scene.select(word=word)) for word in words)
+        assert tab.locator("#found").inner_text().startswith(f"{count} patches have")
 
 
 def test_search_lights_up_and_counts(opened: Open) -> None:

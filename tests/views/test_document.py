@@ -81,6 +81,13 @@ def test_the_document_says_what_the_readings_say(readings: Readings) -> None:
     assert sorted(spoken(content), key=str) == sorted(expected(readings), key=str)
 
 
+def test_a_lens_that_measures_nothing(unmeasured: Readings) -> None:
+    logit, random = document(Readings.join([synthetic.readings(lenses=("logit",)), unmeasured]))["blocks"]
+    assert (logit["kind"], random["kind"]) == ("logit", None)
+    assert np.isfinite(decoded(logit["values"])).all()
+    assert np.isnan(decoded(random["values"])).all()
+
+
 def test_texts_are_held_once() -> None:
     content = document(synthetic.readings(layers=tuple(range(20))))
     assert sorted(content["words"]) == sorted(synthetic.WORDS)

@@ -5,6 +5,7 @@ The one exception is the first use of an embedded model's bank, which is then bu
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -195,8 +196,8 @@ class Bank:
             raise BankMismatch(
                 f"The bank {self.name} was built with {self.provenance.model} (weights "
                 f"{self.provenance.fingerprint[:12]}…); the hidden states come from {model} (weights "
-                f"{fingerprint[:12]}…). Build a bank of that model with 'patchlens bank build', or say "
-                "allow_other_model if comparing the two is the point."
+                f"{fingerprint[:12]}…), which is another model or was loaded in float16. Build a bank of that model "
+                "with 'patchlens bank build', or say allow_other_model if comparing the two is the point."
             )
 
     def verify(self, report: Report = silent) -> None:
@@ -254,10 +255,10 @@ class Bank:
 
 
 def open_bank(bank: str | Path | Bank, *, report: Report = silent) -> Bank:
-    """Open a bank: milliseconds, whatever its size.
+    """Open a bank: in some 0.1 s at most, whatever its size.
 
-    Checks the manifest, that all files are there with the right sizes and headers, and the hashes of the small
-    ones; `Bank.verify` reads everything.
+    Checks the manifest, that all files are there with the right sizes and headers, and the hashes of a small bank's
+    files; `Bank.verify` reads everything.
 
     Args:
         bank: A bank's folder, the name of an embedded model, or a bank that is open already. An embedded model's
@@ -274,7 +275,7 @@ def open_bank(bank: str | Path | Bank, *, report: Report = silent) -> Bank:
     if isinstance(bank, str) and (member := embedded(bank)) is not None:
         return _open_embedded(member, report)
     folder = Path(bank)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # where Path.is_dir would raise: a name too long, a parent that may not be entered
         raise BankNotFound(
             f"Opening the bank {folder}: there is no such folder, and no embedded model of that name. Embedded: "
             f"{', '.join(embedded_names()) or 'none'}. Build a bank with 'patchlens bank build'."
@@ -303,7 +304,7 @@ def _open_folder(folder: Path, name: str) -> Bank:
 
 def _open_embedded(member: Embedded, report: Report) -> Bank:
     folder = cache_folder() / "banks" / f"{member.name}-{_fingerprint(member)}"
-    overwrite = folder.exists()
+    overwrite = os.path.exists(folder)
     if overwrite:
         try:
             return _open_folder(folder, member.name)
@@ -316,7 +317,7 @@ def _open_embedded(member: Embedded, report: Report) -> Bank:
         build_bank(member.name, member.corpus(), folder, report=report, **options)
     except PatchlensError:
         # Another process that built the same bank was first; its bytes are the same.
-        if overwrite or not (folder / layout.MANIFEST).is_file():
+        if overwrite or not os.path.isfile(folder / layout.MANIFEST):
             raise
     return _open_folder(folder, member.name)
 

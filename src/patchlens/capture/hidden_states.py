@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from patchlens.axes import Bool, Float, Int
-from patchlens.errors import OptionError, PatchlensError, StatesError
+from patchlens.errors import OptionError, StatesError
 from patchlens.inputs.image import ImageInput, open_image
 from patchlens.models.patch_grid import PatchGrid
 from patchlens.provenance import Provenance
@@ -104,7 +104,8 @@ class HiddenStates:
             tensors["image"] = _png(self.image)
         with replacing(Path(path)) as temporary:
             contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-            save_file(contiguous, temporary, metadata=self._metadata())
+            # Not by safetensors' save_file, which hides what the disk said and makes files for the owner alone.
+            temporary.write_bytes(to_bytes(contiguous, metadata=self._metadata()))
         return Path(path)
 
     @classmethod
@@ -135,7 +136,7 @@ class HiddenStates:
             )
         try:
             return cls._restored(tensors, metadata)
-        except (KeyError, TypeError, ValueError, PatchlensError) as error:
+        except Exception as error:  # bytes that somebody edited can raise anything, in Pillow above all
             raise StatesError(
                 f"Opening hidden states: {path} was edited or is incomplete ({error}). Capture them again."
             ) from error
@@ -153,18 +154,16 @@ class HiddenStates:
     @classmethod
     def _restored(cls, tensors: dict[str, Tensor], metadata: dict[str, str]) -> "HiddenStates":
         fields = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
-        vectors, positions = tensors["vectors"], tensors["positions"]
-        if vectors.ndim != 3 or vectors.shape[:2] != (len(fields["layers"]), len(positions)):
-            raise ValueError(f"vectors of shape {tuple(vectors.shape)} for {len(positions)} tokens")
+        _check(tensors, fields)
         image = None
         if fields["image"] is not None:
             # Through open_image, which computes the hash from the pixels that were kept.
             opened = open_image(_pixels(tensors["image"]), name=fields["image"]["name"])
             image = ImageInput(opened.pixels, opened.name, fields["image"]["source"], opened.sha256)
         return cls(
-            vectors=vectors,
+            vectors=tensors["vectors"],
             layers=tuple(fields["layers"]),
-            positions=positions,
+            positions=tensors["positions"],
             token_ids=tensors["token_ids"],
             visual=tensors["visual"],
             grid=fields["grid"] and PatchGrid.from_json(fields["grid"]),
@@ -172,6 +171,26 @@ class HiddenStates:
             prompt=fields["prompt"],
             provenance=Provenance.from_json(fields["provenance"]),
         )
+
+
+def _check(tensors: dict[str, Tensor], fields: dict[str, Any]) -> None:
+    """Raise ValueError unless everything has its type and as many tokens and layers as the rest."""
+    layers, image = fields["layers"], fields["image"]
+    if not all(type(layer) is int and layer >= 0 for layer in layers) or layers != sorted(set(layers)):
+        raise ValueError(f"layers {layers}")
+    tokens = tensors["positions"].shape
+    for name in ("positions", "token_ids", "visual"):
+        tensor = tensors[name]
+        if tensor.ndim != 1 or tensor.shape != tokens:
+            raise ValueError(f"{name} of shape {tuple(tensor.shape)} for positions of shape {tuple(tokens)}")
+        if tensor.is_floating_point() or (tensor.dtype == torch.bool) != (name == "visual"):
+            raise ValueError(f"{name} of type {tensor.dtype}")
+    vectors = tensors["vectors"]
+    if vectors.ndim != 3 or vectors.shape[:2] != (len(layers), *tokens) or not vectors.is_floating_point():
+        raise ValueError(f"vectors of shape {tuple(vectors.shape)} in {vectors.dtype} for {tokens.numel()} tokens")
+    texts = [fields["prompt"], *((image["name"], image["source"] or "") if image else ())]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"prompt and image {texts}")
 
 
 def _png(image: ImageInput) -> Tensor:

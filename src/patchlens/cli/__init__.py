@@ -2,10 +2,11 @@
 
     patchlens demo · read · bank build · bank info · bank verify · models · doctor
 
-Exit status: 0, or 1 when `doctor` finds something wrong or the reader of a pipe goes away, 2 for bad input, 130
-for Ctrl-C and 143 for a request to end. Heavy libraries load inside the verbs, so that help stays quick.
+Exit status: 0, or 1 when `doctor` finds something wrong or the reader of a pipe goes away, 2 for bad input or a
+full disk, 130 for Ctrl-C and 143 for a request to end. Heavy libraries load inside the verbs, so that help stays quick.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from patchlens.errors import PatchlensError
 __all__ = ["app", "main"]
 
 _INTERRUPTED = 128 + signal.SIGINT
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # of a disk or a terminal
 _PATIENCE = 2.0  # seconds after Ctrl-C in which another one changes nothing
 
 app = typer.Typer(
@@ -77,10 +79,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        status = _command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return 1
+    except OSError as error:
+        if error.errno not in _REFUSALS or error.filename is not None:  # a stream is written to without a name
+            raise
+        _drop_output()
+        complain(
+            f"Writing to standard output failed: {error.strerror}. What arrived there is incomplete. Make space or "
+            "send it elsewhere, and run the command again."
+        )
+        return 2
+    return status
+
+
+def _drop_output() -> None:
+    """What is still buffered would fail once more when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command(arguments: Sequence[str] | None) -> int:
     command: Any = get_command(app)
     try:
         result = command.main(args=arguments, prog_name="patchlens", standalone_mode=False)
-        sys.stdout.flush()
     except PatchlensError as error:
         complain(str(error))
         return 2
@@ -88,10 +113,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _misused(error)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # What is still buffered would fail once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return result if isinstance(result, int) else 0
 
 

@@ -118,11 +118,15 @@ def _memory() -> Check:
 
 
 def _cache() -> Check:
+    from patchlens.errors import OptionError
     from patchlens.storage import cache_folder
 
-    folder = cache_folder()
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
+        folder = cache_folder()
+    except OptionError as error:
+        return Check("cache", False, "unknown", str(error))
+    try:
+        place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         with tempfile.TemporaryFile(dir=place):
             free = shutil.disk_usage(place).free
     except OSError as error:

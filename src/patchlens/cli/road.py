@@ -1,5 +1,6 @@
 """What `demo` and `read` share: pictures and a model in, a folder with readings and a page out."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +66,11 @@ def open_images(paths: Sequence[Path]) -> "list[ImageInput]":
     opened: list[ImageInput] = []
     taken: set[str] = set()
     for path in paths:
-        name, number = path.stem or path.name, 1
+        stem = os.fsencode(path.stem).decode("utf-8", "replace")  # as `open_image` does, before names are compared
+        name, number = stem, 1
         while name in taken:
             number += 1
-            name = f"{path.stem} ({number})"
+            name = f"{stem} ({number})"
         taken.add(name)
         opened.append(open_image(path, name=name))
     return opened

@@ -4,6 +4,7 @@ Knows nothing of tokens. Nothing is dropped silently but blank lines: what canno
 names its line.
 """
 
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +54,17 @@ def read_corpus(corpus: str | Path | Iterable[str]) -> Iterator[Sentence]:
 
 
 def _checked(path: Path) -> Path:
-    if path.is_dir():
-        raise CorpusError(f"Reading the corpus {path}: it is a folder. Expected a text file, one sentence a line.")
-    if not path.exists():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        found = "there is no such file" if missing else getattr(error, "strerror", None) or str(error)
         raise CorpusError(
-            f"Reading the corpus {str(path)[:200]}: there is no such file. Check the path; "
+            f"Reading the corpus {str(path)[:200]}: {found}. Check the path; "
             "to give sentences themselves, pass a list of strings."
-        )
+        ) from error
+    if is_folder:
+        raise CorpusError(f"Reading the corpus {path}: it is a folder. Expected a text file, one sentence a line.")
     return path
 
 

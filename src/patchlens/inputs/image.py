@@ -1,6 +1,7 @@
 """Any image a person has, as upright RGB pixels. Knows no model and no processor."""
 
 import hashlib
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ __all__ = ["MAX_PIXELS", "ImageInput", "open_image"]
 MAX_PIXELS = 100_000_000
 """An image with more pixels than this is refused before it is decoded; one of them in RGB takes 300 MB."""
 
-_RANGES = "integers from 0 to 255, 16-bit integers from 0 to 65535, or floats from 0 to 1"
+_RANGES = (
+    "integers from 0 to 255, 16-bit integers from 0 to 65535, or floats from 0 to 1 or from 0 to 255 (whose largest "
+    "is not between 1 and 2, which could be either)"
+)
 
 _MIN_SIDE = 2
 """Pixels. A single row or column has no second patch, and image processors guess channel order from it."""
@@ -54,8 +58,9 @@ def open_image(source: str | Path | Image.Image | np.ndarray | ImageInput, name:
 
     Args:
         source: A path, a Pillow image, or an array of height × width (× 1, 3 or 4 channels): integers
-            from 0 to 255, 16-bit integers, booleans, or floats from 0 to 1.
-        name: What to call it; by default the file's name without its ending, or "image".
+            from 0 to 255, 16-bit integers, booleans, or floats from 0 to 1 or from 0 to 255.
+        name: What to call it; by default the file's name without its ending, or "image". Bytes of a file's name
+            that are not UTF-8 become "�".
 
     Returns:
         The image with its name, source and hash.
@@ -65,7 +70,7 @@ def open_image(source: str | Path | Image.Image | np.ndarray | ImageInput, name:
             pixels.
     """
     if isinstance(source, ImageInput):
-        return source if name is None else replace(source, name=name)
+        return source if name is None else replace(source, name=_readable(name))
     if isinstance(source, str | Path):
         path = Path(source)
         with _reading(f"image '{path}'"), Image.open(path) as image:
@@ -110,7 +115,12 @@ def _input(image: Image.Image, what: str, name: str, source: str | None) -> Imag
     image.load()
     pixels = _to_rgb(ImageOps.exif_transpose(image))
     digest = hashlib.sha256(f"{pixels.width}x{pixels.height}:".encode() + pixels.tobytes()).hexdigest()
-    return ImageInput(pixels, name, source, digest)
+    return ImageInput(pixels, _readable(name), source and _readable(source), digest)
+
+
+def _readable(name: str) -> str:
+    """Without the surrogates that stand for bytes of a file's name: tables and pages can hold none."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _check_size(image: Image.Image, what: str) -> None:
@@ -154,7 +164,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _to_bytes(values: np.ndarray) -> np.ndarray:
     """Scale to 0-255.
 
-    Only `uint16` says that its samples have 16 bits; of other wide integers and of floats the values tell.
+    Only 16 bits without a sign say that they are all used; of other wide integers and of floats the values tell.
     """
     if values.dtype == np.uint8:
         return values
@@ -164,9 +174,10 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
         raise ImageError(f"Cannot use an array of {values.dtype} as an image. Expected numbers: {_RANGES}.")
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind == "f":
-        limit = 1.0 if high <= 1 else 255.0
+        limit = 1.0 if high < 2 else 255.0  # slightly above 1 is a slip of resampling, not a black image
     else:
-        limit = 255.0 if high <= 255 and values.dtype != np.uint16 else 65535.0
+        sixteen = (values.dtype.kind, values.dtype.itemsize) == ("u", 2)  # in either byte order
+        limit = 65535.0 if sixteen or high > 255 else 255.0
     if not 0 <= low <= high <= limit:  # NaN fails every comparison
         raise ImageError(
             f"Cannot use an array of {values.dtype} with values from {low:g} to {high:g} as an image. "

@@ -78,8 +78,8 @@ def refuse_other_model(lens: str, model: Model, states: HiddenStates, allow_othe
     if states.provenance.fingerprint != model.fingerprint and not allow_other_model:
         raise StatesError(
             f"The {lens} lens was made with {model.name}; these states come from {states.provenance.model}, whose "
-            "language model has other weights. Make the lens with that model, or pass allow_other_model=True if "
-            "reading across models is the point."
+            "language model has other weights or was loaded in float16. Make the lens with that model, or pass "
+            "allow_other_model=True if reading across models is the point."
         )
 
 

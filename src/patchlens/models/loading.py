@@ -1,5 +1,6 @@
 """From a name to a model that has proved itself; every failure of the libraries below becomes one of ours."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ def load_model(
         ModelNotFound: There is no such embedded model, folder or Hub id.
         ModelIncomplete: Files are missing or damaged, or the check failed.
         UnknownFamily: No adapter serves this model type.
-        OptionError: The data type, the device or the revision is none.
+        OptionError: The data type, the device or the revision is none, or the model does not fit on the devices.
         MissingExtra: The device map needs a library that is not installed.
     """
     if isinstance(model, Model):
@@ -70,6 +71,8 @@ def load_model(
     takes_images = "image" in adapter.modalities
     loader = AutoModelForMultimodalLM if takes_images else AutoModelForCausalLM
     network = _network(source, loader, torch_dtype, device_map, options)
+    decoder = text_decoder(network)
+    _refuse_offloaded(source, decoder)
     processor = _processor(source, options) if takes_images else None
     tokenizer = processor.tokenizer if processor is not None else _tokenizer(source, options)
     loaded = Model(
@@ -79,7 +82,7 @@ def load_model(
         tokenizer=tokenizer,
         processor=processor,
         adapter=adapter,
-        fingerprint=weights_fingerprint(text_decoder(network)),
+        fingerprint=weights_fingerprint(decoder),
     )
     with quiet():
         prove(loaded)
@@ -96,14 +99,15 @@ class _Source:
 def _find(model: str | Path, revision: str | None) -> _Source:
     name = str(model)
     found = embedded(name) if isinstance(model, str) else None
-    folder = found.folder if found else Path(name).expanduser()
-    local = found is not None or folder.exists()
+    folder = found.folder if found else Path(os.path.expanduser(name))
+    # os.path says no where Path raises: names too long, parents that may not be entered, unknown users.
+    local = found is not None or os.path.exists(folder)
     if local and revision is not None:
         raise OptionError(
             f"Cannot load revision '{revision}' of {name}: it is on this disk, and only models on the Hub "
             "have revisions. Leave the revision out."
         )
-    if local and not folder.is_dir():
+    if local and not os.path.isdir(folder):
         raise ModelNotFound(
             f"Loading {name}: {folder} is not a folder. Give the folder that holds config.json and the weights."
         )
@@ -136,7 +140,7 @@ def _loading(part: str, source: _Source) -> Iterator[None]:
 
 
 def _config(source: _Source, revision: str | None) -> dict[str, Any]:
-    if source.local and not (Path(source.place) / "config.json").is_file():
+    if source.local and not os.path.isfile(Path(source.place) / "config.json"):
         raise ModelIncomplete(
             f"Loading {source.name}: the folder holds no config.json. Give a folder as transformers saves "
             "it, with config.json, the weights and the tokenizer."
@@ -190,6 +194,15 @@ def _check_complete(source: _Source, info: dict[str, Any]) -> None:
             f"Loading the weights of {source.name}: {len(missing)} of its tensors are missing or have "
             f"another shape, {missing[0]} among them. transformers would fill them with random numbers; get "
             "the complete weights."
+        )
+
+
+def _refuse_offloaded(source: _Source, decoder: nn.Module) -> None:
+    """Weights that accelerate keeps elsewhere and fetches block by block are on "meta", where none can be read."""
+    if any(parameter.is_meta for parameter in decoder.parameters()):
+        raise OptionError(
+            f"The language model of {source.name} does not fit on these devices: accelerate left a part of it in main "
+            "memory or on disk. Choose a smaller data type, more devices, or 'cpu' alone."
         )
 
 

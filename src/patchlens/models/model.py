@@ -182,7 +182,8 @@ def weights_fingerprint(decoder: nn.Module) -> str:
     """Hash a sample of a text decoder's weights.
 
     Names are relative to the decoder and values are rounded to bfloat16, so the same language model has one
-    fingerprint alone, inside a VLM, and in any of the usual data types.
+    fingerprint alone, inside a VLM, and in float32 as in bfloat16. In float16 it may have another: weights stored in
+    float32 are then rounded twice.
 
     Args:
         decoder: What `text_decoder` found.

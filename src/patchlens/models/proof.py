@@ -12,7 +12,8 @@ from patchlens.models.model import Model
 __all__ = ["prove"]
 
 _TOLERANCE = 0.02
-"""Of the largest logit: bfloat16 rounds to 0.4 %, and a forgotten norm or scale is off by far more."""
+"""Of the largest logit: bfloat16 rounds to 0.4 %, and a forgotten norm or scale is off by far more. Of a state's
+length: what comes later moves a causal model's by rounding at most."""
 
 
 def prove(model: Model) -> None:
@@ -23,7 +24,7 @@ def prove(model: Model) -> None:
 
     Raises:
         ModelIncomplete: A part is missing, states have the wrong shape or are not finite, our logits are not
-            the model's, or the visual tokens do not fill the patch grid.
+            the model's, tokens see later ones, or the visual tokens do not fill the patch grid.
     """
     try:
         _prove_tokenizer(model)
@@ -58,7 +59,8 @@ def _prove_states_and_logits(model: Model) -> None:
         logits: Tensor = model.network(input_ids=ids, use_cache=False).logits[0]
     for layer in layers:
         _check_state(model, layer, seen.get(layer), (1, ids.shape[1], model.d_model))
-    ours = model.unembedding.logits(seen[model.n_layers][0])
+    _check_causal(model, ids, seen[model.n_layers][0])
+    ours = model.unembedding.logits(seen[model.n_layers][0]).to(logits.device)
     difference = (ours.float() - logits.float()).abs().max()
     if not difference <= _TOLERANCE * logits.float().abs().max():
         raise ModelIncomplete(
@@ -79,6 +81,21 @@ def _check_state(model: Model, layer: int, state: Tensor | None, shape: tuple[in
         raise ModelIncomplete(
             f"Layer {layer} of {model.name} gives NaN or infinity for ordinary tokens. Its weights are "
             "damaged, or overflow in this data type; download them again, or load with dtype='float32'."
+        )
+
+
+def _check_causal(model: Model, ids: Tensor, states: Tensor) -> None:
+    """With another last token, the states before it must stay: a bank runs each prefix once for all sentences."""
+    seen: dict[int, Tensor] = {}
+    with observe(model.blocks, [model.n_layers], seen.__setitem__, then_stop=True):
+        model.run({"input_ids": torch.cat([ids[:, :-1], ids[:, :1]], dim=1)})
+    before = states[:-1].float()
+    moved = (seen[model.n_layers][0, :-1].float() - before).norm(dim=-1)
+    if (moved > _TOLERANCE * before.norm(dim=-1)).any():
+        raise ModelIncomplete(
+            f"{model.name} is not causal: its states at the first tokens change with a later one, so what it holds "
+            "after a prefix depends on the rest of the sentence. Load a model whose tokens see only those before "
+            "them."
         )
 
 

@@ -32,8 +32,8 @@ def document(readings: Readings, *, title: str | None = None) -> dict[str, Any]:
         `images` (with grid and positions), `lenses`, `layers`, the distinct texts `words`, `tokens` and
         `sentences`, the distinct `entries` (a word in its sentence: ids into the texts and character
         offsets, -1 for unknown), `provenance`, and one block per image and lens. A block holds arrays of
-        [layer, position, k]: `entries` (the largest number where nothing was read), `values` (similarity
-        or logit), and `context_layers` (255 where there is none).
+        [layer, position, k]: `entries` (the largest number where nothing was read), `values` (of the block's
+        `kind`: similarity, logit, or None and NaN), and `context_layers` (255 where there is none).
     """
     table = readings.table
     texts = {name: _interned(table[name]) for name in ("word", "token", "sentence")}
@@ -82,9 +82,9 @@ def _block(part: dict[str, Array], positions: Array, layers: int, entries: int) 
     small = np.uint16 if entries < np.iinfo(np.uint16).max else np.uint32
     ids = np.full(shape, np.iinfo(small).max, dtype=small)
     ids[where] = part["entry"]
-    kind = "similarity" if not np.isnan(part["similarity"]).any() else "logit"
+    kind = next((name for name in ("similarity", "logit") if not np.isnan(part[name]).all()), None)
     values = np.zeros(shape, dtype=np.float32)
-    values[where] = part[kind]
+    values[where] = part[kind] if kind else np.nan
     contextual = None
     if (part["context_layer"] != 255).any():
         contextual = np.full(shape, 255, dtype=np.uint8)

@@ -7,7 +7,8 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const doc = JSON.parse(byId("data").textContent);
-  const ABOUT = { latent: "nearest words in context", logit: "what the model would say next", embedding: "nearest input embeddings" };
+  const ABOUT = { latent: "nearest words in context", logit: "what the model would say next", embedding: "nearest input embeddings", random: "drawn by chance" };
+  const KINDS = { logit: "Logit", similarity: "Cosine similarity" }; // what a lens may measure; some measure nothing
   const RAMP = [[44, 42, 114], [28, 109, 142], [41, 163, 127], [246, 215, 70]];
 
   // ---------------------------------------------------------------- the document, decoded
@@ -68,7 +69,7 @@
       if (block) {
         const size = images[state.image].positions.length * block.k;
         for (let i = state.layer * size; i < (state.layer + 1) * size; i += which === "best" ? block.k : 1)
-          if (block.ids[i] !== block.absent) values.push(block.values[i]);
+          if (block.ids[i] !== block.absent && Number.isFinite(block.values[i])) values.push(block.values[i]);
       }
       values.sort((a, b) => a - b);
       ranges.set(key, { low: quantile(values, 0.02), high: quantile(values, 0.98) });
@@ -76,8 +77,8 @@
     return ranges.get(key);
   }
   const ranges = new Map();
-  const share = (value, { low, high }) => (high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 1);
-  const numeral = (value, kind) => value.toFixed(kind === "logit" ? 1 : 3).replace("-", "−");
+  const share = (value, { low, high }) => (high > low && Number.isFinite(value) ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 1);
+  const numeral = (value, kind) => (Number.isFinite(value) ? value.toFixed(kind === "logit" ? 1 : 3).replace("-", "−") : "–");
 
   // ---------------------------------------------------------------- the state, kept in the address
 
@@ -113,19 +114,20 @@
 
   const placeOf = (token) => `${images[state.image].rows[token]},${images[state.image].columns[token]}`;
 
-  /** A token worth showing first: the one whose best candidate fits best. */
+  /** A token worth showing first: the one whose best candidate fits best; one without a measure before one without a word. */
   function telling() {
-    const scores = images[state.image].positions.map((_, token) => candidates(state.lens, state.layer, token)[0]?.value ?? -Infinity);
+    const score = (best) => (!best ? -Infinity : Number.isFinite(best.value) ? best.value : -Number.MAX_VALUE);
+    const scores = images[state.image].positions.map((_, token) => score(candidates(state.lens, state.layer, token)[0]));
     return scores.length ? scores.indexOf(Math.max(...scores)) : -1;
   }
 
   // ---------------------------------------------------------------- the search
 
-  /** Which entries say the query: the word itself, or all that begin so when it ends in a star. */
+  /** Which entries say the query: the word itself, or all that begin so when it ends in a star and is no word itself. */
   function matcher(query) {
     const text = query.trim().toLowerCase();
     if (!text) return null;
-    const stem = text.endsWith("*") ? text.slice(0, -1) : null;
+    const stem = text.length > 1 && text.endsWith("*") && !lowered.includes(text) ? text.slice(0, -1) : null;
     const hits = lowered.map((word) => (stem === null ? word === text : word.startsWith(stem)));
     return hits.some(Boolean) ? (id) => hits[entries.word[id]] : () => false;
   }
@@ -213,7 +215,7 @@
     const head = element("header", {}, isolated(candidate.word, "word"));
     if (![plain.toLowerCase(), candidate.token].includes(candidate.word.toLowerCase())) head.append(element("code", { text: candidate.token, title: "The token that was compared" }));
     if (candidate.contextLayer !== null) head.append(element("span", { className: "badge", text: `layer ${candidate.contextLayer}`, title: "The layer of the text that lies nearest" }));
-    head.append(element("span", { className: "value", text: numeral(candidate.value, candidate.kind), title: candidate.kind === "logit" ? "Logit" : "Cosine similarity" }));
+    head.append(element("span", { className: "value", text: numeral(candidate.value, candidate.kind), title: KINDS[candidate.kind] ?? "Not measured" }));
     const meter = element("i");
     meter.style.width = `${(4 + 96 * share(candidate.value, scale)).toFixed(1)}%`;
     const made = element("li", { className: said ? "card said" : "card" }, head, element("div", { className: "meter" }, meter));
@@ -364,8 +366,8 @@
     for (const name of ["words", "colour", "grid", "enlarge"]) byId(name).setAttribute("aria-pressed", String(state[name]));
     byId("main").classList.toggle("enlarged", state.enlarge);
     const { low, high } = range(state.lens, "best");
-    const kind = blocks.get(`${state.image} ${state.lens}`)?.kind ?? "similarity";
-    byId("scale").hidden = !state.colour;
+    const kind = blocks.get(`${state.image} ${state.lens}`)?.kind;
+    byId("scale").hidden = !state.colour || !kind;
     byId("scale-low").textContent = numeral(low, kind);
     byId("scale-high").textContent = numeral(high, kind);
     byId("scale-note").textContent = `${kind} of the best word, this layer`;
@@ -445,9 +447,10 @@
     columns.className = `columns ${["", "one", "two", "three"][lenses.length] ?? ""}`;
     columns.replaceChildren(...lenses.map((lens, i) => {
       const said = candidates(i), scale = range(i, "all");
-      const unit = blocks.get(`${state.image} ${i}`)?.kind ?? "";
+      const block = blocks.get(`${state.image} ${i}`), unit = block?.kind;
+      const about = unit ? `Bars run from the lowest to the highest ${unit} in this picture at this layer` : "";
       const column = element("section", { className: i === state.lens ? "column chosen" : "column", lens: lens.name, "aria-label": lens.title },
-        element("h3", {}, lens.title, element("small", { text: unit, title: `Bars run from the lowest to the highest ${unit} in this picture at this layer` })),
+        element("h3", {}, lens.title, element("small", { text: block ? unit ?? "not measured" : "", title: about })),
         element("p", { className: "what", text: ABOUT[lens.name] ?? "" }));
       if (said.length) column.append(element("ol", {}, ...said.map((candidate) => card(candidate, scale, search.match?.(candidate.id)))));
       else column.append(element("p", { className: "none", text: "Not read here." }));
@@ -493,7 +496,11 @@
       state.hover = -1;
       state.token = images[state.image].tokenAt.get(place) ?? telling();
     }
-    const onlyHover = Object.keys(next).join() === "hover";
+    keepingFocus(() => redraw(Object.keys(next).join() === "hover"));
+    if (state.layer !== layer) byId("through").querySelector(".here button")?.scrollIntoView?.({ block: "nearest", inline: "nearest", behavior: "instant" });
+  }
+
+  function redraw(onlyHover) {
     if (!onlyHover) {
       runSearch();
       drawImages();
@@ -506,7 +513,15 @@
     }
     drawStage();
     drawReading();
-    if (state.layer !== layer) byId("through").querySelector(".here button")?.scrollIntoView?.({ block: "nearest", inline: "nearest", behavior: "instant" });
+  }
+
+  /** Draw; where that replaces the focused button, the one that stands in its place has the focus. */
+  function keepingFocus(draw) {
+    const held = document.activeElement, box = held?.closest("#lenses, #images, #text-tokens, #strips, #through");
+    const buttons = () => [...box.querySelectorAll("button")];
+    const at = box ? buttons().indexOf(held) : -1;
+    draw();
+    if (at >= 0) buttons()[at]?.focus({ preventScroll: true });
   }
 
   function showPhoto() {
@@ -529,10 +544,10 @@
     return -1;
   }
 
-  /** Move the pinned patch; stays where it is at the edge. */
+  /** Move the pinned patch; stays where it is at the edge. From outside the picture the way leads to its first patch. */
   function step(down, right) {
-    const image = images[state.image];
-    const token = image.tokenAt.get(`${image.rows[state.token] + down},${image.columns[state.token] + right}`);
+    const image = images[state.image], row = image.rows[state.token], column = image.columns[state.token];
+    const token = row >= 0 ? image.tokenAt.get(`${row + down},${column + right}`) : image.tokenAt.values().next().value;
     if (token !== undefined) change({ token, hover: -1 });
   }
 
