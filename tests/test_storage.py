@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchlens.errors import OptionError, StorageError
-from patchlens.storage import cache_folder, replacing, replacing_folder, write_json
+from patchlens.storage import cache_folder, readable, replacing, replacing_folder, write_json
 
 
 def left(folder: Path) -> list[str]:
@@ -276,3 +277,12 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHLENS_HOME", "~nobody-of-this-name/lens")
     with pytest.raises(OptionError, match="no home folder is known for '~nobody-of-this-name'"):
         cache_folder()
+
+
+def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"Reading .*secret.*Permission denied"), readable(tmp_path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "secret"))
+    with pytest.raises(StorageError, match=re.escape(str(tmp_path))), readable(tmp_path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with pytest.raises(FileNotFoundError), readable(tmp_path):
+        raise FileNotFoundError

@@ -15,7 +15,7 @@ from pathlib import Path
 from patchlens.errors import OptionError, StorageError
 from patchlens.provenance import JSON
 
-__all__ = ["cache_folder", "refusals", "replacing", "replacing_folder", "write_json"]
+__all__ = ["cache_folder", "readable", "refusals", "replacing", "replacing_folder", "write_json"]
 
 _ADVICE = {
     errno.ENOSPC: "Make space there, or choose another disk, and run it again.",
@@ -65,6 +65,22 @@ def refusals(path: Path) -> Iterator[None]:
             raise
         raise StorageError(
             f"Writing {path} failed: {os.strerror(error.errno)}. Nothing was left behind. {_ADVICE[error.errno]}"
+        ) from error
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn a refusal to let something inside the block be read into a StorageError.
+
+    Raises:
+        StorageError: Names the file, `path` if the system does not say which.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        why = os.strerror(error.errno or errno.EACCES)
+        raise StorageError(
+            f"Reading {error.filename or path} failed: {why}. Ask for the right to read it, or use a copy of your own."
         ) from error
 
 

@@ -266,3 +266,19 @@ def test_no_torch_is_needed() -> None:
     code = "import sys, patchlens.lenses.reading, patchlens.views.page; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_readings_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = synthetic.readings().save(tmp_path / "readings")
+
+    def refuse(path: Path, *rest: object, **options: object) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(StorageError, match="readings"):
+        open_readings(folder)
+
+
+def test_a_name_too_long_for_the_disk() -> None:
+    with pytest.raises(ReadingsError, match="no such folder"):
+        open_readings("x" * 300)

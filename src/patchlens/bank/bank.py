@@ -24,7 +24,7 @@ from patchlens.errors import BankCorrupt, BankError, BankMismatch, BankNotFound,
 from patchlens.models.embedded import Embedded, embedded, embedded_names
 from patchlens.progress import Report, silent
 from patchlens.provenance import JSON, Provenance
-from patchlens.storage import cache_folder
+from patchlens.storage import cache_folder, readable
 
 __all__ = ["Bank", "Context", "open_bank"]
 
@@ -280,7 +280,8 @@ def open_bank(bank: str | Path | Bank, *, report: Report = silent) -> Bank:
             f"Opening the bank {folder}: there is no such folder, and no embedded model of that name. Embedded: "
             f"{', '.join(embedded_names()) or 'none'}. Build a bank with 'patchlens bank build'."
         )
-    return _open_folder(folder, folder.resolve().name)
+    with readable(folder):
+        return _open_folder(folder, folder.resolve().name)
 
 
 def _open_folder(folder: Path, name: str) -> Bank:

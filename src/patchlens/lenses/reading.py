@@ -4,6 +4,7 @@ It does not know how a lens came to its candidates, and it needs no torch.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from patchlens.errors import ImageError, OptionError, ReadingsError
 from patchlens.inputs.image import ImageInput, open_image
 from patchlens.models.patch_grid import PatchGrid
 from patchlens.provenance import JSON
-from patchlens.storage import replacing_folder, write_json
+from patchlens.storage import readable, replacing_folder, write_json
 
 __all__ = ["SCHEMA", "Candidate", "Reading", "Readings", "open_readings"]
 
@@ -340,11 +341,17 @@ def open_readings(folder: str | Path) -> Readings:
 
     Raises:
         ReadingsError: The folder or a file is missing, cut short or edited, or of an unknown version.
+        StorageError: It may not be read.
     """
     folder = Path(folder)
+    with readable(folder):
+        return _open(folder)
+
+
+def _open(folder: Path) -> Readings:
     about = _about(folder)
     path = folder / "readings.parquet"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ReadingsError(f"The readings in {folder} have no readings.parquet. Save them again.")
     if _digest(path) != about["sha256"]:
         raise ReadingsError(
@@ -365,8 +372,8 @@ def open_readings(folder: str | Path) -> Readings:
 
 def _about(folder: Path) -> dict[str, Any]:
     path = folder / "readings.json"
-    if not path.is_file():
-        found = "it holds no readings.json" if folder.is_dir() else "there is no such folder"
+    if not os.path.isfile(path):  # where Path.is_file would raise: a name too long, a parent that may not be entered
+        found = "it holds no readings.json" if os.path.isdir(folder) else "there is no such folder"
         raise ReadingsError(
             f"Cannot open readings from {folder}: {found}. Give a folder that Readings.save or 'patchlens read' wrote."
         )

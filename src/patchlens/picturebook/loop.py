@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from patchlens.errors import OptionError
@@ -149,7 +149,7 @@ def _save(
     folder.mkdir(parents=True, exist_ok=True)
     progress: dict[str, JSON] = {"step": step, "seconds": round(seconds, 1), "seed": seed, **asdict(recipe)}
     with replacing(folder / f"{recipe.name}.safetensors") as path:
-        save_file(tensors, path, metadata={"progress": json.dumps(progress)})
+        path.write_bytes(save(tensors, metadata={"progress": json.dumps(progress)}))
     write_json(folder / f"{recipe.name}.json", progress)
 
 
