@@ -77,7 +77,7 @@ def show(title: str, shares: tuple[Share, ...]) -> None:
         print("    each category alone, among the tokens that have one; best of the layers, chosen on these scenes")
         for what in WHAT[:6]:
             best = (max((by[lens, layer, region, what] for layer in layers), key=lambda s: s.share) for lens in lenses)
-            print(f"    {what:9}" + "".join(f"{f'{s} @{s.layer}':>27}" for s in best))
+            print(f"    {what:9}" + "".join(f"{f'{s} @{s.layer}' if s.tokens else '–':>27}" for s in best))
 
 
 def main() -> None:

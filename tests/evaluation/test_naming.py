@@ -86,3 +86,8 @@ def test_no_known_image_is_refused() -> None:
 def test_another_grid_is_refused() -> None:
     with pytest.raises(OptionError, match="grid of 4 × 6, its truth one of 2 × 2"):
         name_shares(synthetic.readings("a"), {"a": truth("a", 2, 2, 0)})
+
+
+def test_prints_its_interval_or_that_nothing_was_asked() -> None:
+    assert str(Share("latent", 4, "object", "there", 200, 0.9, 0.85, 0.95)) == "90.0% [85.0%, 95.0%]"
+    assert str(Share("latent", 4, "background", "thing", 0, 0.0, 0.0, 1.0)) == "–"

@@ -51,7 +51,7 @@ class Share:
     """Upper end of the 95 % interval."""
 
     def __str__(self) -> str:
-        return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}]"
+        return f"{self.share:.1%} [{self.low:.1%}, {self.high:.1%}]" if self.tokens else "–"
 
 
 def name_shares(readings: Readings, truths: Mapping[str, SceneTruth]) -> tuple[Share, ...]:
