@@ -1,6 +1,7 @@
 """Tiny random models of real classes, saved to disk and loaded back the way a person's model is."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported; no test may reach for the network
 
 SENTENCES = (
