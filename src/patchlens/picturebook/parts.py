@@ -25,7 +25,18 @@ from transformers import (
 from patchlens.picturebook.language import documents, sentences
 from patchlens.picturebook.scene import CANVAS
 
-__all__ = ["GRID", "PATCH", "assemble", "new_encoder", "new_language_model", "train_tokenizer"]
+__all__ = [
+    "GRID",
+    "PATCH",
+    "assemble",
+    "count_parameters",
+    "freeze",
+    "new_encoder",
+    "new_image_processor",
+    "new_language_model",
+    "save",
+    "train_tokenizer",
+]
 
 PATCH = 12
 """Side of a patch in pixels."""
