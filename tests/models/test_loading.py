@@ -5,12 +5,14 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from patchlens.errors import (
@@ -352,3 +354,12 @@ def test_an_encoder_whose_layout_is_not_known(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises((UnknownFamily, ModelIncomplete)):
         load_model(copy)
+
+
+def test_threads_that_load_at_once_leave_transformers_as_it_was(llava_folder) -> None:
+    """While it loads, transformers puts a stand-in for `tie_weights`; two threads would put back each other's."""
+    folder, before = llava_folder("clip", "llama"), PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(load_model, [folder] * 8))
+    assert PreTrainedModel.tie_weights is before
+    assert len({model.fingerprint for model in loaded}) == 1
