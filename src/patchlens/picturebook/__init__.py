@@ -13,6 +13,7 @@ It is an ordinary Hugging Face folder and takes the road of every other model; t
     loop.py       the resumable training loop
     train.py      the three trainings, one command
     evaluate.py   how well the model reads held-out scenes
+    command.py    how these commands end
     card.py       the model's card, from figures measured on the spot
     examples.py   draws the scenes that ship with the package
     weights/      the trained model, with its card

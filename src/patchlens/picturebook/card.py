@@ -11,6 +11,7 @@ from typing import Any
 from patchlens.errors import ModelIncomplete
 from patchlens.models.loading import load_model
 from patchlens.picturebook import language, world
+from patchlens.picturebook.command import run
 from patchlens.picturebook.evaluate import Score, read_scenes, record, score
 from patchlens.picturebook.scene import FIRST_SCENE
 from patchlens.storage import replacing, write_json
@@ -121,4 +122,4 @@ def _facts(folder: Path, scenes: int, result: Score) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,6 +17,7 @@ import torch
 from patchlens.evaluation.intervals import Proportion
 from patchlens.models.loading import load_model
 from patchlens.models.model import Model
+from patchlens.picturebook.command import run
 from patchlens.picturebook.language import DESCRIBE
 from patchlens.picturebook.scene import FIRST_SCENE, Scene, draw, scenes
 from patchlens.picturebook.world import SIGN_WORDS, THINGS
@@ -134,4 +135,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from patchlens.picturebook.command import run
 from patchlens.picturebook.parts import GRID
 from patchlens.picturebook.scene import FIRST_SCENE, draw, sample_scene
 from patchlens.picturebook.truth import scene_truth
@@ -32,4 +33,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from patchlens.picturebook.language import documents, sentences
-from patchlens.picturebook.scene import CANVAS
+from patchlens.picturebook.scene import CANVAS, FIRST_SCENE
 
 __all__ = [
     "GRID",
@@ -66,7 +66,9 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     texts = itertools.islice(sentences(seed), 60_000)
-    readings = ("".join(text for text, _ in d.parts) for d in itertools.islice(documents(seed, 0), 6_000))
+    readings = (
+        "".join(text for text, _ in d.parts) for d in itertools.islice(documents(seed, FIRST_SCENE["language"]), 6_000)
+    )
     tokenizer.train_from_iterator(itertools.chain(texts, readings), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]

@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from patchlens.picturebook import parts
+from patchlens.picturebook.command import run
 from patchlens.picturebook.language import caption_exchange, documents
 from patchlens.picturebook.loop import Recipe, best_device, train
 from patchlens.picturebook.scene import CANVAS, FIRST_SCENE, Scene, draw, scenes
@@ -350,4 +351,4 @@ def _side_by_side(work: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
