@@ -4,10 +4,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["DeviceMap", "Dtype", "Json", "Model", "Overwrite", "Revision", "TrustRemoteCode"]
+__all__ = ["BankName", "DeviceMap", "Dtype", "Json", "Model", "Overwrite", "Revision", "TrustRemoteCode"]
 
 _LOADING = "How the model is loaded"
 
+BankName = Annotated[
+    str, typer.Argument(metavar="BANK", help="A bank folder, or the name of an embedded model.", show_default=False)
+]
 Model = Annotated[
     str,
     typer.Option(

@@ -1,28 +1,18 @@
-"""`patchlens bank`: build, describe and check banks."""
+"""`patchlens bank build`: from a corpus and a model to a bank."""
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from patchlens.cli.bank.info import describe
 from patchlens.cli.options import DeviceMap, Dtype, Json, Model, Overwrite, Revision, TrustRemoteCode
-from patchlens.cli.terminal import draw, progress, say, say_json
+from patchlens.cli.terminal import progress, say_json
 
-__all__ = ["app", "build", "info", "verify"]
-
-app = typer.Typer(
-    help="Build, describe and check banks of contextual embeddings.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-)
-
-_Bank = Annotated[
-    str, typer.Argument(metavar="BANK", help="A bank folder, or the name of an embedded model.", show_default=False)
-]
+__all__ = ["build"]
 
 
-@app.command()
 def build(
     model: Model,
     corpus: Annotated[
@@ -99,60 +89,4 @@ def build(
     if json:
         say_json({**bank.info(), "folder": str(bank.folder.resolve()), "seconds": round(time.monotonic() - began, 3)})
         return
-    _describe(bank.info())
-
-
-@app.command()
-def info(bank: _Bank, json: Json = False) -> None:
-    """Say what a bank holds and how it was made."""
-    described = _open(bank).info()
-    if json:
-        say_json(described)
-    else:
-        _describe(described)
-
-
-@app.command()
-def verify(bank: _Bank) -> None:
-    """Read a whole bank and check every hash, count and vector."""
-    from patchlens.bank.bank import open_bank
-
-    with progress() as report:
-        opened = open_bank(bank, report=report)
-        opened.verify(report)
-    say(f"{opened.folder}: whole. {len(opened):,} contexts at {len(opened.layers)} layers, all hashes as recorded.")
-
-
-def _open(bank: str) -> Any:
-    from patchlens.bank.bank import open_bank
-
-    with progress() as report:
-        return open_bank(bank, report=report)
-
-
-def _describe(about: dict[str, Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from patchlens.lenses.summary import printable
-
-    settings, corpus = about["settings"], about["corpus"]
-    rows = {
-        "bank": about["folder"],
-        "size": f"{about['bytes'] / 1e6:,.1f} MB, format version {about['format_version']}",
-        "contexts": f"{about['rows']:,} of {about['words']:,} words in {about['sentences']:,} sentences",
-        "vectors": f"layers {', '.join(map(str, about['layers']))}; {about['d_model']} × {about['dtype']}",
-        "model": about["model"] + (f" at {about['revision']}" if about["revision"] else ""),
-        "weights": about["fingerprint"],
-        "tokenizer": about["tokenizer"],
-        "corpus": f"{corpus['sentences']:,} sentences, {corpus['tokens']:,} tokens, {corpus['prefixes']:,} prefixes",
-        "chosen": f"{settings['choose']}, at most {settings['per_token']} per token, words {settings['words']}, "
-        f"seed {settings['seed']}",
-        "made with": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
-    }
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, Text(printable(value)))
-    draw(table)
+    describe(bank.info())
