@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchlens.inputs import words as module
 from patchlens.inputs.words import Words, word_span
 
 
@@ -77,3 +78,8 @@ def test_the_word_covers_its_token_and_is_its_own_word(text: str, data: st.DataO
     assert 0 <= first <= last <= len(text)
     if " " not in text[start:end].strip():
         assert " " not in text[first:last].strip()
+
+
+@given(st.text(alphabet="ab9'-_ .\n", max_size=30))
+def test_the_fast_way_for_ascii_finds_the_same_words(text: str) -> None:
+    assert module._spans(text) == module._any_spans(text)

@@ -19,6 +19,8 @@ _UNSPACED = re.compile(
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
 )
 
+_ASCII_WORD = re.compile("[0-9A-Za-z]+(?:['-][0-9A-Za-z]+)*")
+
 
 class Words:
     """The words of one text, found once and then asked about many tokens."""
@@ -81,6 +83,12 @@ def word_span(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _spans(text: str) -> list[tuple[int, int]]:
+    if text.isascii():  # the same, some ten times as fast
+        return [match.span() for match in _ASCII_WORD.finditer(text)]
+    return _any_spans(text)
+
+
+def _any_spans(text: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     start: int | None = None
     for at, character in enumerate(text):
