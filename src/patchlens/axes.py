@@ -4,6 +4,8 @@ The test run checks them (jaxtyping with beartype); production pays nothing and 
 Modules that use them leave out `from __future__ import annotations`, which would defeat the check.
 
     layer     entries of a tuple of layers, in its order
+    pack      sequences of one forward pass, each holding many runs
+    position  places in a sequence, padding included
     token     positions kept from one sequence
     d_model   width of the language model's residual stream
     vocab     rows of the vocabulary
@@ -15,10 +17,10 @@ Modules that use them leave out `from __future__ import annotations`, which woul
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, Num
 else:
     try:
-        from jaxtyping import Bool, Float, Int
+        from jaxtyping import Bool, Float, Int, Num
     except ImportError:
 
         class _Unchecked:
@@ -27,6 +29,6 @@ else:
             def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
                 return item[0]
 
-        Bool = Float = Int = _Unchecked
+        Bool = Float = Int = Num = _Unchecked
 
-__all__ = ["Bool", "Float", "Int"]
+__all__ = ["Bool", "Float", "Int", "Num"]

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from conftest import make_tokenizer
 from patchlens.errors import (
     MissingExtra,
     ModelIncomplete,
@@ -363,3 +364,15 @@ def test_threads_that_load_at_once_leave_transformers_as_it_was(llava_folder) ->
         loaded = list(pool.map(load_model, [folder] * 8))
     assert PreTrainedModel.tie_weights is before
     assert len({model.fingerprint for model in loaded}) == 1
+
+
+def test_a_soft_cap_on_attention_is_not_lost(tmp_path: Path) -> None:
+    """Under sdpa, the default, transformers would leave it out; so such a model is run with eager attention."""
+    from transformers import AutoModelForCausalLM, Gemma2Config
+
+    tokenizer = make_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Gemma2Config(vocab_size=len(tokenizer), num_hidden_layers=1, head_dim=8, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load_model(tmp_path).decoder.config._attn_implementation == "eager"

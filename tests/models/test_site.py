@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from patchlens.errors import OptionError
-from patchlens.models.site import Site, resolve_layers
+from patchlens.models.site import Site, layers_among, resolve_layers
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,17 @@ def test_nothing_asked_for(layers: object) -> None:
 
 def test_sites_sort_by_layer() -> None:
     assert sorted([Site(3), Site(1)]) == [Site(1), Site(3)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [("all", (1, 4, 8)), (4, (4,)), ([8, 1], (1, 8)), (np.array([4]), (4,)), ("1,8", (1, 8)), (-1, (8,))],
+)
+def test_layers_of_what_holds_some(layers: object, expected: tuple[int, ...]) -> None:
+    assert layers_among(layers, (1, 4, 8), "the bank") == expected
+
+
+@pytest.mark.parametrize("layers", [2, "1-4", 9, [], "", "first", None, [1, 2]])
+def test_layers_that_it_lacks(layers: object) -> None:
+    with pytest.raises(OptionError, match=r"layers of the bank: .* not among those that it holds, 1, 4, 8\. Name"):
+        layers_among(layers, (1, 4, 8), "the bank")

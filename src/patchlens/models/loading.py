@@ -20,12 +20,13 @@ from transformers import (
 
 from patchlens.errors import MissingExtra, ModelIncomplete, ModelNotFound, OptionError, PatchlensError
 from patchlens.models.embedded import embedded, embedded_names
+from patchlens.models.families.causal import CausalAdapter
 from patchlens.models.model import Model, text_decoder, weights_fingerprint
 from patchlens.models.proof import prove
 from patchlens.models.quiet import quiet
 from patchlens.models.registry import adapter_for
 
-__all__ = ["Model", "load_model"]
+__all__ = ["Model", "load_model", "model_of"]
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -70,7 +71,7 @@ def load_model(
     adapter = adapter_for(config)
     takes_images = "image" in adapter.modalities
     loader = AutoModelForMultimodalLM if takes_images else AutoModelForCausalLM
-    network = _network(source, loader, torch_dtype, device_map, options)
+    network = _network(source, loader, torch_dtype, device_map, options | _attention(config))
     decoder = text_decoder(network)
     _refuse_offloaded(source, decoder)
     processor = _processor(source, options) if takes_images else None
@@ -83,10 +84,52 @@ def load_model(
         processor=processor,
         adapter=adapter,
         fingerprint=weights_fingerprint(decoder),
+        loading={
+            "model": os.path.abspath(source.place) if source.local else source.place,
+            "dtype": str(torch_dtype).removeprefix("torch."),
+            **options,
+        },
     )
     with quiet():
         prove(loaded)
     return loaded
+
+
+def model_of(network: Any, tokenizer: Any) -> Model:
+    """Look into a language model that a program made or loaded itself.
+
+    Args:
+        network: A causal language model of transformers, in evaluation mode; it stays as it is.
+        tokenizer: Its tokenizer.
+
+    Returns:
+        The model, after the checks of `load_model`. Without a processor it reads text alone.
+
+    Raises:
+        OptionError: The network is being trained.
+        UnknownFamily: No adapter serves this model type.
+        ModelIncomplete: A check failed.
+    """
+    name = getattr(network, "name_or_path", "") or type(network).__name__
+    if network.training:
+        raise OptionError(
+            f"{name} is in training mode, where dropout makes hidden states random. Call its eval() first."
+        )
+    decoder = text_decoder(network)
+    _refuse_offloaded(_Source(name, name, local=True), decoder)
+    found = adapter_for(network.config.to_dict())
+    made = Model(
+        name=name,
+        revision=getattr(network.config, "_commit_hash", None),
+        network=network,
+        tokenizer=tokenizer,
+        processor=None,
+        adapter=CausalAdapter() if "image" in found.modalities else found,
+        fingerprint=weights_fingerprint(decoder),
+    )
+    with quiet():
+        prove(made)
+    return made
 
 
 @dataclass(frozen=True)
@@ -185,6 +228,12 @@ def _network(
     _check_complete(source, info)
     network.requires_grad_(False).eval()
     return network if device is None else _moved(source, network, device)
+
+
+def _attention(config: dict[str, Any]) -> dict[str, Any]:
+    """Under sdpa, transformers leaves out the soft cap of Gemma 2's attention scores without a word."""
+    capped = any(part.get("attn_logit_softcapping") for part in (config, config.get("text_config") or {}))
+    return {"attn_implementation": "eager"} if capped else {}
 
 
 def _check_complete(source: _Source, info: dict[str, Any]) -> None:

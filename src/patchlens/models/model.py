@@ -23,7 +23,10 @@ __all__ = ["Model", "text_decoder", "weights_fingerprint"]
 
 # What transformers' decoders call these parts; the first that exists is it.
 _BLOCKS = ("layers", "h", "blocks")
-_NORMS = ("norm", "final_layernorm", "final_layer_norm", "embedding_norm", "ln_f", "norm_f")
+_NORMS = (
+    *("norm", "final_norm", "final_layernorm", "final_layer_norm", "embedding_norm", "ln_f", "norm_f"),
+    *("layer_norm", "layernorm", "ln_out", "out_norm"),
+)
 
 _SAMPLES = 64
 """Values per tensor that enter a fingerprint: enough to tell two trainings apart, quick for any size."""
@@ -54,6 +57,9 @@ class Model:
     fingerprint: str
     """Of the language model's weights: equal for a language model alone and inside a VLM."""
 
+    loading: dict[str, JSON] | None = None
+    """What another process gives `load_model` to have the same model; None for one that was made in memory."""
+
     def __repr__(self) -> str:
         return f"<Model {self.name}: {self.adapter.family}, {self.n_layers} blocks, d_model {self.d_model}>"
 
@@ -79,9 +85,9 @@ class Model:
 
     @cached_property
     def final_norm(self) -> nn.Module:
-        """The norm between the last block and the head."""
-        norm: nn.Module = _part(self.decoder, _NORMS, "final norm")
-        return norm
+        """The norm between the last block and the head; the identity where blocks end in one, which loading proves."""
+        named = (getattr(self.decoder, name, None) for name in _NORMS)
+        return next((norm for norm in named if norm is not None), nn.Identity())
 
     @cached_property
     def unembedding(self) -> Unembedding:

@@ -2,13 +2,13 @@
 
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex, cast
 
 from patchlens.errors import OptionError
 
-__all__ = ["Site", "resolve_layers"]
+__all__ = ["Site", "layers_among", "resolve_layers"]
 
 _RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
 
@@ -47,6 +47,37 @@ def resolve_layers(layers: object, n_layers: int) -> tuple[int, ...]:
     if not wanted:
         raise OptionError(
             f"No layers were asked for: got {layers!r}. Give 'all', or numbers from 0 to {n_layers} such as '0,4'."
+        )
+    return tuple(sorted(wanted))
+
+
+def layers_among(layers: object, there: Sequence[int], of: str) -> tuple[int, ...]:
+    """Turn what a person wrote into some of the layers that a thing holds.
+
+    Args:
+        layers: "all", one number, an iterable of numbers, or text such as "0,4,8-12"; -1 is the deepest.
+        there: The layers that there are, at least one.
+        of: What holds them, for the message.
+
+    Returns:
+        The layers, sorted, each once.
+
+    Raises:
+        OptionError: It holds no such layer, or none was asked for.
+
+    Example:
+        >>> layers_among("1,-1", (1, 4, 8), "the bank")
+        (1, 8)
+    """
+    try:
+        every = isinstance(layers, str) and layers == "all"
+        wanted = tuple(there) if every else resolve_layers(layers, max(there))
+    except OptionError:
+        wanted = ()
+    if not wanted or not set(wanted) <= set(there):
+        raise OptionError(
+            f"Choosing layers of {of}: {layers!r} are not among those that it holds, "
+            f"{', '.join(map(str, sorted(there)))}. Name some of these, such as '{max(there)}'."
         )
     return tuple(sorted(wanted))
 

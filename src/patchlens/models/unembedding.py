@@ -19,9 +19,13 @@ class Unembedding:
     def __init__(self, final_norm: nn.Module, head: nn.Module, config: Any) -> None:
         self.final_norm = final_norm
         self.head = head
-        self._factor = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies
-        self._divisor = float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
-        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma 2 bounds
+        # Cohere and Falcon-H1 multiply, Granite and Inkling divide, Gemma 2, RecurrentGemma and xLSTM bound.
+        factor = _setting(config, "logit_scale", "lm_head_multiplier")
+        divisor = _setting(config, "logits_scaling", "logits_mup_width_multiplier")
+        if config.model_type == "hyperclovax":  # multiplies by what Granite divides by
+            factor, divisor = divisor, None
+        self._factor, self._divisor = factor or 1.0, divisor or 1.0
+        self._softcap = _setting(config, "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
     @torch.no_grad()
     def logits(self, states: Float[Tensor, "token d_model"]) -> Float[Tensor, "token vocab"]:
@@ -44,3 +48,8 @@ class Unembedding:
         if self._softcap is not None:
             logits = torch.tanh(logits / self._softcap) * self._softcap
         return logits
+
+
+def _setting(config: Any, *names: str) -> float | None:
+    """What is set under the first of the names that the config has."""
+    return next((float(value) for name in names if (value := getattr(config, name, None)) is not None), None)
