@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +9,13 @@ from torch import Tensor
 
 from conftest import SENTENCES
 from patchlens.bank import extract as module
-from patchlens.bank.extract import extract, unit
+from patchlens.bank.extract import check_packing, choose_packing, extract, probe, unit
+from patchlens.bank.pack import Packing, make_batches
 from patchlens.bank.plan import Plan, Selection, make_plan
-from patchlens.errors import NonFiniteStates
+from patchlens.errors import ModelError, NonFiniteStates
 from patchlens.inputs.corpus import read_corpus
 from patchlens.models.loading import load_model
+from patchlens.models.masking import packed_inputs
 from patchlens.models.model import Model
 from reference.contexts import states
 
@@ -23,14 +26,16 @@ def planned(model: Model, per_token: int = 1000) -> Plan:
     return make_plan(model.tokenizer, list(read_corpus(SENTENCES)), Selection(per_token))
 
 
-def extracted(model: Model, plan: Plan, layers: tuple[int, ...] = LAYERS) -> dict[int, Tensor]:
+def extracted(
+    model: Model, plan: Plan, layers: tuple[int, ...] = LAYERS, packing: Packing | None = None
+) -> dict[int, Tensor]:
+    batches = make_batches(plan, packing or choose_packing(model, plan), range(len(plan.starts) - 1))
     rows = {layer: torch.full((len(plan), model.d_model), torch.nan) for layer in layers}
-
-    def write(layer: int, at: Tensor, vectors: Tensor) -> None:
-        assert rows[layer][at].isnan().all(), "each row is written once"
-        rows[layer][at] = vectors
-
-    extract(model, plan, layers, write)
+    for batch, found in extract(model, plan, layers, batches, "float32"):
+        for layer, encoded in found.items():
+            at = slice(batch.rows.start, batch.rows.stop)
+            assert rows[layer][at].isnan().all(), "each row is given once"
+            rows[layer][at] = encoded.vectors
     return rows
 
 
@@ -41,14 +46,20 @@ def one_at_a_time(model: Model, plan: Plan, layer: int) -> Tensor:
     return torch.nn.functional.normalize(torch.stack(found), dim=-1)
 
 
-@pytest.mark.parametrize("batch", [1, 60, 4096])
+PACKINGS = [
+    Packing(packed=True, positions=1, packs=1),
+    Packing(packed=True, positions=30, packs=3),
+    Packing(packed=True, positions=512, packs=2),
+    Packing(packed=False, positions=1, packs=1),
+    Packing(packed=False, positions=100, packs=1),
+]
+
+
+@pytest.mark.parametrize("packing", PACKINGS, ids=str)
 @pytest.mark.parametrize("per_token", [1, 1000])
-def test_rows_equal_those_of_one_sentence_at_a_time(
-    tiny_causal: Model, monkeypatch: pytest.MonkeyPatch, batch: int, per_token: int
-) -> None:
-    monkeypatch.setattr(module, "BATCH_POSITIONS", batch)
+def test_rows_equal_those_of_one_sentence_at_a_time(tiny_causal: Model, packing: Packing, per_token: int) -> None:
     plan = planned(tiny_causal, per_token)
-    for layer, rows in extracted(tiny_causal, plan).items():
+    for layer, rows in extracted(tiny_causal, plan, packing=packing).items():
         torch.testing.assert_close(rows, one_at_a_time(tiny_causal, plan, layer), atol=1e-5, rtol=0)
 
 
@@ -88,21 +99,45 @@ def test_only_what_is_wanted_is_run(tiny_causal: Model) -> None:
     assert after == before, "no hook stays behind"
 
 
-def test_progress_counts_positions(tiny_causal: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH_POSITIONS", 60)
-    plan, seen = planned(tiny_causal), []
-    extract(tiny_causal, plan, (1,), lambda *_: None, lambda *report: seen.append(report))
-    assert seen[0] == ("run", 0, len(plan.token_ids))
-    assert seen[-1] == ("run", len(plan.token_ids), len(plan.token_ids))
-    assert [done for _, done, _ in seen] == sorted({done for _, done, _ in seen})
+def test_layers_come_in_the_stored_type(tiny_causal: Model) -> None:
+    plan = planned(tiny_causal)
+    batches = make_batches(plan, choose_packing(tiny_causal, plan), range(len(plan.starts) - 1))
+    for dtype in ("float16", "int8"):
+        for batch, found in extract(tiny_causal, plan, (1, 3), batches, dtype):
+            assert set(found) == {1, 3}
+            for encoded in found.values():
+                assert encoded.vectors.dtype == getattr(torch, dtype)
+                assert len(encoded.vectors) == len(batch.rows)
+                assert (encoded.scales is None) == (dtype == "float16")
 
 
-def test_batches_hold_every_run_once_within_the_budget() -> None:
-    lengths = np.random.default_rng(0).integers(1, 700, 500)
-    batches = list(module._batches(lengths))
-    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
-    assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= module.BATCH_POSITIONS for batch in batches)
-    assert len(batches) < lengths.sum() / module.BATCH_POSITIONS * 1.3
+def test_the_packing_depends_on_model_and_plan_alone(tiny_causal: Model) -> None:
+    plan = planned(tiny_causal)
+    packing = choose_packing(tiny_causal, plan)
+    assert packing == choose_packing(tiny_causal, plan)
+    assert packing.packed
+    assert packing.positions >= np.diff(plan.starts).max()
+
+
+def test_a_model_that_mixes_the_runs_of_a_pack_is_refused(tiny_causal: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tiny_causal)
+    packing = choose_packing(tiny_causal, plan)
+    check_packing(tiny_causal, plan, LAYERS, packing)
+
+    def leaky(model: Model, token_ids: Tensor, depths: Tensor, last: Tensor) -> dict[str, object]:
+        return packed_inputs(model, token_ids, depths, torch.full_like(last, last.shape[1] - 1))
+
+    monkeypatch.setattr(module, "packed_inputs", leaky)
+    with pytest.raises(ModelError, match=r"directions at layer 1 differ by .*expected at most 0.0001"):
+        check_packing(tiny_causal, plan, LAYERS, packing)
+
+
+def test_a_probe_counts_prefixes(tiny_causal: Model) -> None:
+    plan = planned(tiny_causal)
+    began = time.perf_counter()
+    rate = probe(tiny_causal, plan, (1,), choose_packing(tiny_causal, plan), seconds=0.1)
+    assert rate > 0
+    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 0.0])

@@ -1,6 +1,6 @@
 import random
 from collections import Counter
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import SENTENCES, make_tokenizer
-from patchlens.bank.plan import Plan, Selection, make_plan
+from patchlens.bank.plan import RULES, Plan, Selection, load_plan, make_plan
 from patchlens.errors import CorpusError, ModelError, OptionError
 from patchlens.inputs.corpus import Sentence
 from reference.contexts import contexts
@@ -59,9 +59,78 @@ def test_without_a_cap_all_distinct_prefixes_are_kept_once(texts: list[list[str]
         assert row["token_id"] == prefix[-1]
 
 
-def test_rows_stand_in_order_of_sentence_and_position() -> None:
-    rows = make_plan(TOKENIZER, corpus(*SENTENCES), ALL).contexts.select(["sentence", "position"]).to_pylist()
-    assert all(tuple(a.values()) < tuple(b.values()) for a, b in pairwise(rows))
+def run_once(plan: Plan) -> list[tuple[int, ...]]:
+    """The prefixes that are run: of each run those that it does not share with the one before it."""
+    ids = plan.token_ids.tolist()
+    return [
+        tuple(ids[start : start + length + 1])
+        for start, stop, shared in zip(
+            plan.starts.tolist(), plan.starts.tolist()[1:], plan.shared.tolist(), strict=False
+        )
+        for length in range(shared, stop - start)
+    ]
+
+
+@pytest.mark.parametrize("choose", RULES)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.sampled_from("a cat cats dog the".split()), min_size=1, max_size=6), min_size=1), st.data())
+def test_each_prefix_needed_is_run_once_and_no_other(choose: str, texts: list[list[str]], data: st.DataObject) -> None:
+    sentences = corpus(*(" ".join(words) for words in texts))
+    try:
+        plan = make_plan(TOKENIZER, sentences, Selection(data.draw(st.integers(1, 4)), choose))
+    except CorpusError:
+        return
+    for some in (plan, plan.only(keep(len(plan), data))):
+        found = prefixes(some)
+        assert found == sorted(set(found)), "rows stand in the order of their prefixes"
+        needed = {prefix[: end + 1] for prefix in found for end in range(len(prefix))}
+        assert sorted(run_once(some)) == sorted(needed)
+        assert some.counts["prefixes_run"] == len(needed)
+        texts_kept = some.sentences["text"].to_pylist()
+        for prefix, row in zip(found, some.contexts.to_pylist(), strict=True):
+            ids = TOKENIZER(texts_kept[row["sentence"]])["input_ids"]
+            assert tuple(ids[: row["position"] + 1]) == prefix
+        owner = [plan.run_of_row[row] for row in range(len(plan))]
+        assert owner == sorted(owner)
+
+
+def keep(rows: int, data: st.DataObject) -> np.ndarray:
+    chosen = data.draw(st.sets(st.integers(0, rows - 1), min_size=1))
+    return np.isin(np.arange(rows), sorted(chosen))
+
+
+def test_only_what_is_left_stays() -> None:
+    plan = make_plan(TOKENIZER, corpus(*SENTENCES), ALL)
+    keep = np.arange(len(plan)) % 7 == 3
+    some = plan.only(keep)
+    assert kept(some) == [row for row, stays in zip(kept(plan), keep, strict=True) if stays]
+    assert some.sentences["id"].to_pylist() == list(range(len(some.sentences)))
+    assert plan.only(np.ones(len(plan), dtype=bool)).contexts.equals(plan.contexts)
+    with pytest.raises(CorpusError, match="none is left"):
+        plan.only(np.zeros(len(plan), dtype=bool))
+
+
+def test_shards_hold_all_runs_within_their_rows() -> None:
+    plan = make_plan(TOKENIZER, corpus(*SENTENCES), ALL)
+    for most in (1, 5, 30, 10_000):
+        shards = plan.shards(most)
+        assert [run for shard in shards for run in shard] == list(range(len(plan.starts) - 1))
+        rows = [plan.rows_of(shard) for shard in shards]
+        assert [row for part in rows for row in part] == list(range(len(plan)))
+        assert all(len(part) <= most or len(shard) == 1 for shard, part in zip(shards, rows, strict=True))
+    assert len(plan.shards(10_000)) == 1
+
+
+def test_a_plan_comes_back_from_disk(tmp_path: Path) -> None:
+    plan = make_plan(TOKENIZER, corpus(*SENTENCES), Selection(3))
+    plan.save(tmp_path)
+    opened = load_plan(tmp_path)
+    assert opened.contexts.equals(plan.contexts)
+    assert opened.sentences.equals(plan.sentences)
+    assert (opened.counts, opened.corpus) == (plan.counts, plan.corpus)
+    for name in ("token_ids", "starts", "shared", "run_of_row"):
+        assert np.array_equal(getattr(opened, name), getattr(plan, name))
+        assert getattr(opened, name).dtype == getattr(plan, name).dtype
 
 
 def test_runs_are_cut_and_shared() -> None:
@@ -72,7 +141,7 @@ def test_runs_are_cut_and_shared() -> None:
     for run, position in zip(plan.run_of_row.tolist(), plan.contexts["position"].to_pylist(), strict=True):
         longest[run] = max(longest[run], position + 1)
     assert [longest[run] for run in range(len(plan.starts) - 1)] == np.diff(plan.starts).tolist()
-    assert plan.counts["positions_run"] == len(plan.token_ids) < plan.counts["tokens"]
+    assert plan.counts["prefixes_run"] < plan.counts["prefixes"] < plan.counts["tokens"]
 
 
 def test_special_tokens_and_the_first_position_are_never_kept() -> None:
@@ -99,7 +168,7 @@ def test_without_bos_only_the_first_token_is_missing() -> None:
     with_bos = make_plan(TOKENIZER, corpus(*SENTENCES), ALL)
     without = make_plan(make_tokenizer(bos=False), corpus(*SENTENCES), ALL)
     shifted = [(text, position - 1, token, word) for text, position, token, word in kept(with_bos) if position > 1]
-    assert kept(without) == shifted
+    assert sorted(kept(without)) == sorted(shifted)
     spans = ["word_start", "word_end", "token_start", "token_end"]
     later = [row for row in with_bos.contexts.to_pylist() if row["position"] > 1]
     assert [[row[name] for name in spans] for row in without.contexts.to_pylist()] == [
@@ -110,7 +179,7 @@ def test_without_bos_only_the_first_token_is_missing() -> None:
 def test_the_cap_is_per_token_id() -> None:
     texts = [f"{first} {second} cat" for first in ("The", "A", "In") for second in ("old", "red", "blue", "tall")]
     everything = make_plan(TOKENIZER, corpus(*texts), ALL)
-    for choose in ("first", "reservoir"):
+    for choose in RULES:
         capped = make_plan(TOKENIZER, corpus(*texts), Selection(per_token=3, choose=choose))
         available = Counter(everything.contexts["token_id"].to_pylist())
         assert Counter(capped.contexts["token_id"].to_pylist()) == {
@@ -120,18 +189,20 @@ def test_the_cap_is_per_token_id() -> None:
 
 
 def test_first_keeps_what_comes_first() -> None:
-    plan = make_plan(TOKENIZER, corpus("In the cat", "A cat", "The cat"), Selection(2, "first"))
-    assert [text for text, _, token, _ in kept(plan) if token == "Ġcat"] == ["In the cat", "A cat"]
+    plan = make_plan(TOKENIZER, corpus("In the cat", "A cat", "All the cat"), Selection(2, "first"))
+    assert [text for text, _, token, _ in kept(plan) if token == "Ġcat"] == ["A cat", "In the cat"]
 
 
 def test_the_reservoir_is_seeded_and_blind_to_the_order_of_the_corpus() -> None:
     rng = random.Random(0)
     texts = sorted({words_in(rng) for _ in range(200)})
-    plan = make_plan(TOKENIZER, corpus(*texts), Selection(3))
-    assert kept(make_plan(TOKENIZER, corpus(*texts), Selection(3))) == kept(plan)
-    assert kept(make_plan(TOKENIZER, corpus(*texts), Selection(3, seed=1))) != kept(plan)
+    plan = make_plan(TOKENIZER, corpus(*texts), Selection(3, "reservoir"))
+    assert kept(make_plan(TOKENIZER, corpus(*texts), Selection(3, "reservoir"))) == kept(plan)
+    assert kept(make_plan(TOKENIZER, corpus(*texts), Selection(3, "reservoir", seed=1))) != kept(plan)
     shuffled = rng.sample(texts, len(texts))
-    assert sorted(prefixes(make_plan(TOKENIZER, corpus(*shuffled), Selection(3)))) == sorted(prefixes(plan))
+    assert sorted(prefixes(make_plan(TOKENIZER, corpus(*shuffled), Selection(3, "reservoir")))) == sorted(
+        prefixes(plan)
+    )
 
 
 def test_the_reservoir_is_uniform() -> None:
@@ -139,7 +210,7 @@ def test_the_reservoir_is_uniform() -> None:
     chosen = Counter(
         text
         for seed in range(400)
-        for text, _, token, _ in kept(make_plan(TOKENIZER, corpus(*texts), Selection(3, seed=seed)))
+        for text, _, token, _ in kept(make_plan(TOKENIZER, corpus(*texts), Selection(3, "reservoir", seed=seed)))
         if token == "Ġcat"
     )
     # 400 draws of 3 out of 10: 120 each, standard deviation 9.2; five of those.
@@ -218,7 +289,7 @@ def test_a_tokenizer_that_knows_no_offsets() -> None:
         ({"per_token": 0}, "per_token is 0"),
         ({"skip_positions": -1}, "skip_positions is -1"),
         ({"seed": -1}, "seed is -1"),
-        ({"choose": "best"}, "choose is 'best'.*reservoir, first"),
+        ({"choose": "best"}, "choose is 'best'.*spread, first, reservoir"),
         ({"words": "some"}, "words is 'some'.*all, final"),
     ],
 )

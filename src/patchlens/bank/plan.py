@@ -1,35 +1,43 @@
 """Which contexts a bank keeps, and the shortest set of token sequences that has to be run for them.
 
-Decided from the text alone, before any model runs. The prefixes of a corpus form a trie: a node is a
-(parent node, token id) pair, so equal prefixes are one node by what they are, not by a hash. The trie is
-built one depth at a time with sorted arrays, in memory proportional to the corpus.
+Decided from the text alone, before any model runs, in memory of some 60 bytes a token of the corpus.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain, pairwise
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain, islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import safe_open
+from safetensors.numpy import save
 
+from patchlens.bank.format import CONTEXTS, SENTENCES, write_table
+from patchlens.bank.spread import needed_nodes
+from patchlens.bank.trie import Ints, Mask, Small, Trie, build_trie
 from patchlens.errors import CorpusError, ModelError, OptionError
 from patchlens.inputs.corpus import Sentence
 from patchlens.inputs.words import Words
 from patchlens.progress import Report, silent
 from patchlens.provenance import JSON
 
-__all__ = ["MAX_POSITIONS", "Plan", "Selection", "make_plan"]
+__all__ = ["MAX_POSITIONS", "RULES", "Plan", "Selection", "load_plan", "make_plan"]
 
 MAX_POSITIONS = 512
 """Positions of a sentence that are looked at; the same cut as the paper's and the reference package's."""
 
-_CHUNK = 1024  # sentences tokenized at a time: enough for the tokenizer's threads, small beside the corpus
+RULES = ("spread", "first", "reservoir")
+"""By which a token's contexts are chosen where there are more than its cap."""
 
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+_CHUNK = 1024  # sentences tokenized at a time: enough for the tokenizer's threads, small beside the corpus
+_RUNS = "runs.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,15 @@ class Selection:
 
     per_token: int = 20
     """Contexts kept per token id, at most."""
-    choose: str = "reservoir"
-    """Which ones: a uniform choice by seed, or those that come first in the corpus."""
+    choose: str = "spread"
+    """Which ones: "spread", the most different for the fewest prefixes to run, see `bank.spread`; those that come
+    "first" in the corpus; or "reservoir", a uniform choice by seed."""
     words: str = "all"
-    """Every token, or only those that end a word: there the model has seen the whole word."""
+    """Every token, or only those that end a word ("final"): there the model has seen the whole word."""
     skip_positions: int | None = None
     """Leave out this many positions at the start instead of only the first one (the reference package: 2)."""
     seed: int = 0
-    """Seed of the reservoir."""
+    """Seed of the choice."""
     max_positions: int = MAX_POSITIONS
     """Positions of a sentence that are looked at."""
 
@@ -63,10 +72,7 @@ class Selection:
         ):
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
                 raise OptionError(f"Choosing contexts: {name} is {value!r}. Expected a whole number from {least}.")
-        for name, chosen, known in (
-            ("choose", self.choose, ("reservoir", "first")),
-            ("words", self.words, ("all", "final")),
-        ):
+        for name, chosen, known in (("choose", self.choose, RULES), ("words", self.words, ("all", "final"))):
             if chosen not in known:
                 raise OptionError(f"Choosing contexts: {name} is {chosen!r}. Expected one of {', '.join(known)}.")
 
@@ -82,20 +88,27 @@ class Selection:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The contexts that a bank keeps, in row order (by sentence, then position), and what to run for them."""
+    """The contexts that a bank keeps, and what to run for them.
+
+    A run is the beginning of a sentence up to the last context wanted in it. Runs stand in the order of their token
+    ids, so that each shares with the one before it all that it shares with any before it; rows stand in the order of
+    runs, then positions. A row belongs to the first run that has its prefix.
+    """
 
     contexts: pa.Table
     """One row per context: the columns of contexts.parquet."""
     sentences: pa.Table
     """The sentences that contexts stand in: the columns of sentences.parquet."""
-    token_ids: Ints
-    """Token ids of all runs, one after the other."""
+    token_ids: Small
+    """Token ids of all runs, one after the other, each from its first token."""
     starts: Ints
     """Where each run starts in `token_ids`, and at the end where the last one ends."""
+    shared: Small
+    """How many leading tokens each run has in common with the one before it."""
     run_of_row: Ints
-    """For each context the run that passes through it, at the context's position."""
+    """For each context the run that it belongs to, ascending."""
     counts: dict[str, JSON]
-    """What was read: sentences, tokens, prefixes (distinct ones), positions_run."""
+    """Of the corpus: sentences, tokens, prefixes (distinct ones); of the plan: prefixes_run."""
     corpus: str
     """SHA-256 over the corpus's sentences."""
 
@@ -103,8 +116,76 @@ class Plan:
         """Contexts kept."""
         return len(self.run_of_row)
 
+    @cached_property
+    def positions(self) -> Small:
+        """For each context its position in its run."""
+        return np.asarray(self.contexts["position"].to_numpy(), dtype=np.int32)
 
-def make_plan(tokenizer: Any, sentences: Sequence[Sentence], selection: Selection, report: Report = silent) -> Plan:
+    def only(self, rows: Mask) -> "Plan":
+        """The plan for some of the contexts: shorter and fewer runs, and only the sentences that are left.
+
+        Args:
+            rows: For each context whether it stays.
+
+        Raises:
+            CorpusError: None does.
+        """
+        if not rows.any():
+            raise CorpusError("Choosing contexts: none is left. Give sentences that hold other ones.")
+        contexts = self.contexts.filter(pa.array(rows))
+        kept, sentence = np.unique(contexts["sentence"].to_numpy(), return_inverse=True)
+        contexts = contexts.set_column(
+            contexts.schema.get_field_index("sentence"), "sentence", pa.array(sentence, pa.int32())
+        )
+        sentences = self.sentences.take(kept).set_column(0, "id", pa.array(range(len(kept)), pa.int32()))
+        runs = _runs(self.token_ids, self.starts, self.shared, self.run_of_row[rows], self.positions[rows])
+        return replace(
+            self,
+            contexts=contexts,
+            sentences=sentences,
+            **runs,
+            counts={**self.counts, "prefixes_run": _prefixes(runs["starts"], runs["shared"])},
+        )
+
+    def rows_of(self, runs: range) -> range:
+        """The rows that belong to some consecutive runs; they are consecutive too."""
+        start, stop = np.searchsorted(self.run_of_row, [runs.start, runs.stop]).tolist()
+        return range(start, stop)
+
+    def shards(self, max_rows: int) -> list[range]:
+        """Cut the runs into consecutive ranges of at most `max_rows` rows each; a run with more stands alone."""
+        before = np.searchsorted(self.run_of_row, np.arange(len(self.starts), dtype=np.int64))
+        cuts = [0]
+        while cuts[-1] < len(self.starts) - 1:
+            stop = int(np.searchsorted(before, before[cuts[-1]] + max_rows, side="right")) - 1
+            cuts.append(max(stop, cuts[-1] + 1))
+        return [range(*cut) for cut in pairwise(cuts)]
+
+    def save(self, folder: Path) -> None:
+        """Write the plan into a folder that exists; `load_plan` reads it back."""
+        write_table(self.contexts, folder / CONTEXTS)
+        write_table(self.sentences, folder / SENTENCES)
+        arrays = {name: getattr(self, name) for name in ("token_ids", "starts", "shared", "run_of_row")}
+        about = {"counts": json.dumps(self.counts), "corpus": self.corpus}
+        # Not by safetensors' save_file, which hides what the disk said.
+        (folder / _RUNS).write_bytes(save(arrays, metadata=about))
+
+
+def load_plan(folder: Path) -> Plan:
+    """Open a plan that `Plan.save` wrote; its tables are decoded into memory."""
+    with safe_open(folder / _RUNS, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in ("token_ids", "starts", "shared", "run_of_row")}
+        about = file.metadata()
+    return Plan(
+        contexts=pq.read_table(folder / CONTEXTS),
+        sentences=pq.read_table(folder / SENTENCES),
+        **arrays,
+        counts=json.loads(about["counts"]),
+        corpus=about["corpus"],
+    )
+
+
+def make_plan(tokenizer: Any, sentences: Iterable[Sentence], selection: Selection, report: Report = silent) -> Plan:
     """Choose the contexts of a bank and the sequences to run.
 
     Two occurrences of the same prefix are one context, shown in the first sentence that has it (with
@@ -114,7 +195,7 @@ def make_plan(tokenizer: Any, sentences: Sequence[Sentence], selection: Selectio
 
     Args:
         tokenizer: A fast tokenizer of transformers; its padding and truncation settings play no part.
-        sentences: The corpus.
+        sentences: The corpus; read once.
         selection: The rule.
         report: Called with stage "plan" and sentences done.
 
@@ -122,84 +203,87 @@ def make_plan(tokenizer: Any, sentences: Sequence[Sentence], selection: Selectio
         ModelError: The tokenizer has no fast version, so it gives no character offsets.
         CorpusError: No token of the corpus can be kept.
     """
-    tokens = _tokenize(tokenizer, sentences, selection, report)
-    if not tokens.eligible.any():
+    corpus = _read(tokenizer, sentences, selection, report)
+    if not corpus.eligible.any():
         raise CorpusError(
-            f"Choosing contexts: none of the {len(tokens.ids):,} tokens of {len(sentences):,} sentences can be kept. "
-            "The first position and special tokens never are; give longer sentences, or check skip_positions and words."
+            f"Choosing contexts: none of the {len(corpus.ids):,} tokens of {len(corpus.texts):,} sentences can be "
+            "kept. The first position and special tokens never are; give longer sentences, or check skip_positions "
+            "and words."
         )
-    trie = _build_trie(tokens, selection.seed)
+    trie = build_trie(corpus.ids, corpus.eligible, corpus.starts, selection.seed)
     chosen = _choose(trie, selection)
-    leaf = _leaves(trie, chosen)
-    leaves, run_of_row = np.unique(leaf[chosen], return_inverse=True)
-    ends = zip(trie.owner[leaves].tolist(), trie.depth[leaves].tolist(), strict=True)
-    runs = [tokens.of(sentence)[: depth + 1] for sentence, depth in ends]
-    kept, sentence_of_row = np.unique(trie.owner[chosen], return_inverse=True)
+    position = trie.depth[chosen]
+    runs = _runs(trie.token_ids, trie.starts, trie.shared, trie.path[chosen].astype(np.int64), position)
+    kept, sentence = np.unique(trie.owner[chosen], return_inverse=True)
     return Plan(
-        contexts=_contexts(tokenizer, tokens, sentences, trie.owner[chosen], trie.depth[chosen], sentence_of_row),
-        sentences=_sentences([sentences[index] for index in kept]),
-        token_ids=np.concatenate(runs).astype(np.int64),
-        starts=np.cumsum([0, *map(len, runs)], dtype=np.int64),
-        run_of_row=run_of_row.astype(np.int64),
+        contexts=_contexts(tokenizer, corpus, trie.owner[chosen], position, sentence, trie.rank[chosen]),
+        sentences=pa.table(
+            {
+                "id": pa.array(range(len(kept)), pa.int32()),
+                "text": corpus.texts.take(kept).cast(pa.string()),
+                "source": corpus.sources.take(kept).cast(pa.string()),
+            }
+        ),
+        **runs,
         counts={
-            "sentences": len(sentences),
-            "tokens": len(tokens.ids),
-            "prefixes": len(trie.token),
-            "positions_run": sum(map(len, runs)),
+            "sentences": len(corpus.texts),
+            "tokens": len(corpus.ids),
+            "prefixes": len(trie.first),
+            "prefixes_run": _prefixes(runs["starts"], runs["shared"]),
         },
-        corpus=_fingerprint(sentences),
+        corpus=corpus.fingerprint,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Tokens:
-    """The tokens of a corpus, flat, cut at the last position looked at."""
+class _Corpus:
+    """A corpus as read: its tokens flat, cut at the last position looked at."""
 
-    ids: npt.NDArray[np.int32]
-    spans: npt.NDArray[np.int32]  # [token, 2] characters
+    ids: Small
+    spans: Small  # [token, 2] characters
     eligible: Mask
     starts: Ints  # [sentence + 1]
-
-    def of(self, sentence: int) -> npt.NDArray[np.int32]:
-        return self.ids[self.starts[sentence] : self.starts[sentence + 1]]
-
-
-@dataclass(frozen=True, eq=False)
-class _Trie:
-    """The distinct prefixes of a corpus, shallow ones first. All arrays have one entry a node."""
-
-    parent: Ints  # -1 at depth 0
-    token: Ints
-    depth: Ints
-    owner: Ints  # first sentence where the prefix may be kept, or -1
-    rank: npt.NDArray[np.uint64]  # seeded hash of the prefix, for the reservoir alone
-    levels: list[slice]  # the nodes of each depth
+    texts: pa.Array
+    sources: pa.Array
+    fingerprint: str
 
 
-def _tokenize(tokenizer: Any, sentences: Sequence[Sentence], selection: Selection, report: Report) -> _Tokens:
+def _read(tokenizer: Any, sentences: Iterable[Sentence], selection: Selection, report: Report) -> _Corpus:
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
             f"Planning a bank: {type(tokenizer).__name__} is not a fast tokenizer, so it cannot say which characters "
             "a token covers. Expected one with a tokenizer.json; convert it with transformers' AutoTokenizer."
         )
     special = np.array(sorted(_special_ids(tokenizer)), dtype=np.int32)
-    parts: list[_Tokens] = []
-    for start in range(0, len(sentences), _CHUNK):
-        report("plan", start, len(sentences))
-        parts.append(_tokenize_chunk(tokenizer, sentences[start : start + _CHUNK], selection, special))
-    report("plan", len(sentences), len(sentences))
-    lengths = np.concatenate([np.diff(part.starts) for part in parts])
-    return _Tokens(
-        np.concatenate([part.ids for part in parts]),
-        np.concatenate([part.spans for part in parts]),
-        np.concatenate([part.eligible for part in parts]),
-        np.concatenate([[0], np.cumsum(lengths)]),
-    )
+    digest, done, total = hashlib.sha256(), 0, len(sentences) if isinstance(sentences, Sequence) else 0
+    parts: list[tuple[Small, Small, Mask, Ints]] = []
+    texts: list[pa.Array] = []
+    sources: list[pa.Array] = []
+    report("plan", 0, total)
+    for chunk in _chunks(sentences):
+        parts.append(_tokenize(tokenizer, chunk, selection, special))
+        texts.append(pa.array([sentence.text for sentence in chunk], pa.large_string()))
+        sources.append(pa.array([sentence.source for sentence in chunk], pa.large_string()))
+        for sentence in chunk:
+            digest.update(sentence.text.encode() + b"\n")
+        done += len(chunk)
+        report("plan", done, total)
+    if not parts:
+        raise CorpusError("Planning a bank: the corpus holds no sentence. Give at least one.")
+    ids, spans, eligible, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return _Corpus(ids, spans, eligible, starts, pa.concat_arrays(texts), pa.concat_arrays(sources), digest.hexdigest())
 
 
-def _tokenize_chunk(
-    tokenizer: Any, sentences: Sequence[Sentence], selection: Selection, special: npt.NDArray[np.int32]
-) -> _Tokens:
+def _chunks(sentences: Iterable[Sentence]) -> Iterator[list[Sentence]]:
+    iterator = iter(sentences)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _tokenize(
+    tokenizer: Any, sentences: Sequence[Sentence], selection: Selection, special: Small
+) -> tuple[Small, Small, Mask, Ints]:
     encoded = tokenizer(
         [sentence.text for sentence in sentences],
         padding=False,
@@ -212,15 +296,15 @@ def _tokenize_chunk(
     cut = slice(selection.max_positions)
     rows = [row[cut] for row in encoded["input_ids"]]
     spans = [span[cut] for span in encoded["offset_mapping"]]
-    starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    ids = np.fromiter(chain.from_iterable(rows), np.int32, starts[-1])
-    flat = np.array([pair for span in spans for pair in span], dtype=np.int32).reshape(-1, 2)
-    position = np.arange(len(ids), dtype=np.int64) - np.repeat(starts[:-1], np.diff(starts))
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    ids = np.fromiter(chain.from_iterable(rows), np.int32, lengths.sum())
+    flat = np.fromiter(chain.from_iterable(chain.from_iterable(spans)), np.int32, 2 * len(ids)).reshape(-1, 2)
+    position = np.arange(len(ids), dtype=np.int64) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     eligible = ~np.isin(ids, special) & (position >= selection.first_position)
     if selection.words == "final":
         ends = [_completing(sentence.text, span) for sentence, span in zip(sentences, spans, strict=True)]
         eligible &= np.fromiter(chain.from_iterable(ends), np.bool_, len(ids))
-    return _Tokens(ids, flat, eligible, starts)
+    return ids, flat, eligible, lengths
 
 
 def _completing(text: str, spans: list[tuple[int, int]]) -> list[bool]:
@@ -235,117 +319,88 @@ def _special_ids(tokenizer: Any) -> set[int]:
     return added | set(tokenizer.all_special_ids)
 
 
-def _build_trie(tokens: _Tokens, seed: int) -> _Trie:
-    lengths = np.diff(tokens.starts)
-    node = np.full(len(lengths), -1, dtype=np.int64)  # of each sentence's prefix so far
-    active = np.arange(len(lengths), dtype=np.int64)
-    parents, ids, owners, ranks, levels = [], [], [], [], []
-    above, above_base, base = np.array([seed], dtype=np.uint64), -1, 0
-    for depth in range(int(lengths.max(initial=0))):
-        active = active[lengths[active] > depth]
-        at = tokens.starts[active] + depth
-        # Exact: a node number and a token id are below 2^31, so the pair fits into one integer.
-        keys, inverse = np.unique((node[active] + 1) << 32 | tokens.ids[at], return_inverse=True)
-        parent, token = (keys >> 32) - 1, keys & 0xFFFFFFFF
-        owner = np.full(len(keys), -1, dtype=np.int64)
-        may = tokens.eligible[at]
-        owner[inverse[may][::-1]] = active[may][::-1]  # the last assignment stands: the first sentence
-        rank = _mixed(above[parent - above_base], token)
-        node[active] = base + inverse
-        levels.append(slice(base, base + len(keys)))
-        parents.append(parent)
-        ids.append(token)
-        owners.append(owner)
-        ranks.append(rank)
-        above, above_base, base = rank, base, base + len(keys)
-    depths = [np.full(level.stop - level.start, depth, dtype=np.int64) for depth, level in enumerate(levels)]
-    return _Trie(
-        parent=np.concatenate(parents),
-        token=np.concatenate(ids),
-        depth=np.concatenate(depths),
-        owner=np.concatenate(owners),
-        rank=np.concatenate(ranks),
-        levels=levels,
-    )
-
-
-def _mixed(above: npt.NDArray[np.uint64], token: Ints) -> npt.NDArray[np.uint64]:
-    """One step of a hash along the prefix (splitmix64, Steele et al. 2014), wrapping at 2^64."""
-    mixed = above * np.uint64(0xD1342543DE82EF95) + token.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def _choose(trie: _Trie, selection: Selection) -> Ints:
-    """The nodes kept, by sentence and then position."""
+def _choose(trie: Trie, selection: Selection) -> Ints:
+    """The nodes kept, ascending."""
     nodes = np.flatnonzero(trie.owner >= 0)
-    token, owner, depth = trie.token[nodes], trie.owner[nodes], trie.depth[nodes]
-    rank = trie.rank[nodes] if selection.choose == "reservoir" else np.zeros(len(nodes), dtype=np.uint64)
-    order = np.lexsort((depth, owner, rank, token))
-    grouped = token[order]
-    group_start = np.maximum.accumulate(
-        np.where(np.diff(grouped, prepend=-1) != 0, np.arange(len(grouped), dtype=np.int64), 0)
-    )
-    kept = order[np.arange(len(grouped), dtype=np.int64) - group_start < selection.per_token]
-    return nodes[kept[np.lexsort((depth[kept], owner[kept]))]]
+    if selection.choose == "spread":
+        nodes = nodes[needed_nodes(trie, selection.per_token)[nodes]]
+    token = trie.token[nodes]
+    match selection.choose:
+        case "first":
+            order = np.lexsort((trie.depth[nodes], trie.owner[nodes], token))
+        case "reservoir":
+            order = np.lexsort((trie.rank[nodes], token))
+        case _:  # what is run anyway: as many different tokens before it as there are
+            before = trie.token_ids[trie.first[nodes] - (trie.depth[nodes] > 0)]
+            by_pair = np.lexsort((trie.rank[nodes], before, token))
+            turn = np.empty(len(nodes), dtype=np.int64)
+            turn[by_pair] = _places((token.astype(np.int64) << 32 | before)[by_pair])
+            order = np.lexsort((trie.rank[nodes], turn, token))
+    kept: Ints = nodes[order[_places(token[order]) < selection.per_token]]
+    return np.sort(kept)
 
 
-def _leaves(trie: _Trie, chosen: Ints) -> Ints:
-    """For each node, the end of a run that passes through it: the node itself unless one is needed below it."""
-    leaf = np.full(len(trie.token), -1, dtype=np.int64)
-    wanted = np.zeros(len(trie.token), dtype=bool)
-    wanted[chosen] = True
-    for level in reversed(trie.levels):
-        nodes = np.arange(level.start, level.stop, dtype=np.int64)
-        ends = nodes[wanted[level] & (leaf[level] < 0)]
-        leaf[ends] = ends
-        needed = nodes[(leaf[level] >= 0) & (trie.parent[level] >= 0)]
-        leaf[trie.parent[needed]] = leaf[needed]
-    return leaf
+def _places(grouped: npt.NDArray[np.integer]) -> Ints:
+    """For each item of a sorted array its place among equal ones."""
+    places = np.arange(len(grouped), dtype=np.int64)
+    opens = np.diff(grouped, prepend=grouped[:1] - 1) != 0
+    return places - np.maximum.accumulate(np.where(opens, places, 0))
+
+
+def _runs(token_ids: Small, starts: Ints, shared: Small, run_of_row: Ints, position: Small) -> dict[str, Any]:
+    """Cut paths to what the rows need, and leave out those without a row."""
+    paths, opens, run = np.unique(run_of_row, return_index=True, return_inverse=True)
+    lengths = np.maximum.reduceat(position, opens).astype(np.int64) + 1
+    # With the path before it, a path shares what all between them share, as far as that one still goes.
+    common = np.minimum.reduceat(shared[: paths[-1] + 1], np.append(0, paths[:-1] + 1))
+    common[0] = 0
+    common[1:] = np.minimum(common[1:], lengths[:-1])
+    # A run that is the beginning of the next one is computed there.
+    stays = np.append(common[1:] != lengths[:-1], True)
+    common = common[np.append(True, stays[:-1])]
+    paths, lengths, run = paths[stays], lengths[stays], (np.cumsum(stays) - stays)[run]
+    begin = np.concatenate([[0], np.cumsum(lengths)])
+    at = np.repeat(starts[paths] - begin[:-1], lengths) + np.arange(begin[-1], dtype=np.int64)
+    return {"token_ids": token_ids[at], "starts": begin, "shared": common, "run_of_row": run.astype(np.int64)}
+
+
+def _prefixes(starts: Ints, shared: Small) -> int:
+    return int(starts[-1] - shared.sum(dtype=np.int64))
 
 
 def _contexts(
-    tokenizer: Any, tokens: _Tokens, sentences: Sequence[Sentence], owner: Ints, depth: Ints, sentence_of_row: Ints
+    tokenizer: Any,
+    corpus: _Corpus,
+    owner: Small,
+    position: Small,
+    sentence: Ints,
+    rank: npt.NDArray[np.uint64],
 ) -> pa.Table:
-    at = tokens.starts[owner] + depth
-    token_ids = tokens.ids[at].tolist()
-    token_spans, word_spans, words = [], [], []
+    at = corpus.starts[owner] + position
+    token_ids = corpus.ids[at]
+    spans = np.empty((len(at), 4), dtype=np.int32)  # of the word, and of the token without white space
+    words = np.empty(len(at), dtype=object)
     text, known, last = "", Words(""), -1
-    for index, (start, end) in zip(owner.tolist(), tokens.spans[at].tolist(), strict=True):
-        if index != last:
-            text, last = sentences[index].text, index
+    for row in np.argsort(owner, kind="stable").tolist():
+        if owner[row] != last:
+            last = owner[row]
+            text = corpus.texts[last].as_py()
             known = Words(text)
-        token_spans.append(known.bare(start, end))
-        word_spans.append(known.around(start, end))
-        words.append(text[slice(*word_spans[-1])])
+        start, end = corpus.spans[at[row]].tolist()
+        word = known.around(start, end)
+        spans[row] = (*word, *known.bare(start, end))
+        words[row] = text[slice(*word)]
     return pa.table(
         {
             "token_id": pa.array(token_ids, pa.int32()),
-            "sentence": pa.array(sentence_of_row, pa.int32()),
-            "position": pa.array(depth, pa.int32()),
-            "word_start": pa.array([start for start, _ in word_spans], pa.int32()),
-            "word_end": pa.array([end for _, end in word_spans], pa.int32()),
-            "token_start": pa.array([start for start, _ in token_spans], pa.int32()),
-            "token_end": pa.array([end for _, end in token_spans], pa.int32()),
+            "sentence": pa.array(sentence, pa.int32()),
+            "position": pa.array(position, pa.int32()),
+            "word_start": pa.array(spans[:, 0]),
+            "word_end": pa.array(spans[:, 1]),
+            "token_start": pa.array(spans[:, 2]),
+            "token_end": pa.array(spans[:, 3]),
             "word": pa.array(words, pa.string()),
-            "token": pa.array(tokenizer.convert_ids_to_tokens(token_ids), pa.string()),
+            "token": pa.array(tokenizer.convert_ids_to_tokens(token_ids.tolist()), pa.string()),
+            "rank": pa.array(rank, pa.uint64()),
         }
     )
-
-
-def _sentences(kept: Sequence[Sentence]) -> pa.Table:
-    return pa.table(
-        {
-            "id": pa.array(range(len(kept)), pa.int32()),
-            "text": pa.array([sentence.text for sentence in kept], pa.string()),
-            "source": pa.array([sentence.source for sentence in kept], pa.string()),
-        }
-    )
-
-
-def _fingerprint(sentences: Sequence[Sentence]) -> str:
-    digest = hashlib.sha256()
-    for sentence in sentences:
-        digest.update(sentence.text.encode() + b"\n")
-    return digest.hexdigest()
