@@ -13,6 +13,7 @@ from patchlens.search.rows import MemoryRows
 from reference.search import nearest
 
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+STORED = (*TYPES, torch.int8, torch.float8_e4m3fn)
 
 
 def listed(matches: Matches) -> list[list[tuple[int, int, float]]]:
@@ -48,7 +49,7 @@ def made(seed: int, sizes: tuple[int, int, int, int], dtype: torch.dtype, whole:
 @given(
     st.integers(0, 2**32),
     st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 9), st.integers(1, 4)),
-    st.sampled_from(TYPES),
+    st.sampled_from(STORED),
     st.booleans(),
     st.integers(0, 35),
     st.integers(1, 13),
@@ -65,7 +66,7 @@ def test_equal_to_five_slow_lines(
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from(TYPES), st.integers(1, 40), st.integers(1, 130))
+@given(st.integers(0, 2**32), st.sampled_from(STORED), st.integers(1, 40), st.integers(1, 130))
 def test_equal_at_usual_widths(seed: int, dtype: torch.dtype, k: int, block: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rows = MemoryRows((1, 4), [torch.randn(120, 96, generator=generator).to(dtype) for _ in range(2)])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from patchlens.axes import Float, Int
+from patchlens.axes import Float, Int, Num
 from patchlens.errors import BankMismatch, NonFiniteStates, OptionError
 from patchlens.search.matches import Matches
 from patchlens.search.rows import RowSource
@@ -183,7 +183,7 @@ def _margin(d_model: int) -> float:
 
 
 def _measured(
-    stored: Float[Tensor, "block d_model"], layer: int, start: int
+    stored: Num[Tensor, "block d_model"], layer: int, start: int
 ) -> tuple[Float[Tensor, "block d_model"], Float[Tensor, " block"]]:
     """A block's rows in float32 or float64, and their lengths in float64 (infinity for a row of zeros)."""
     rows = stored.cpu() if stored.dtype == torch.float64 else stored.cpu().float()

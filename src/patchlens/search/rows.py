@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from patchlens.axes import Float
+from patchlens.axes import Num
 from patchlens.errors import OptionError
 
 __all__ = ["MemoryRows", "RowSource"]
@@ -26,10 +26,10 @@ class RowSource(Protocol):
     def __len__(self) -> int:
         """Rows at each layer."""
 
-    def vectors(self, layer: int) -> Float[Tensor, "row d_model"]:
+    def vectors(self, layer: int) -> Num[Tensor, "row d_model"]:
         """All rows of a layer."""
 
-    def blocks(self, layer: int, size: int) -> Iterator[tuple[int, Float[Tensor, "_block d_model"]]]:
+    def blocks(self, layer: int, size: int) -> Iterator[tuple[int, Num[Tensor, "_block d_model"]]]:
         """The rows of a layer in order, as (first row, at most `size` rows)."""
 
 
@@ -43,7 +43,7 @@ class MemoryRows:
         (3, (8,), 3)
     """
 
-    def __init__(self, layers: Sequence[int], tensors: Sequence[Float[Tensor, "row d_model"]]) -> None:
+    def __init__(self, layers: Sequence[int], tensors: Sequence[Num[Tensor, "row d_model"]]) -> None:
         """Take one tensor a layer; nothing is copied.
 
         Raises:
@@ -75,7 +75,7 @@ class MemoryRows:
         """Width of a row."""
         return self._d_model
 
-    def vectors(self, layer: int) -> Float[Tensor, "row d_model"]:
+    def vectors(self, layer: int) -> Num[Tensor, "row d_model"]:
         """All rows of a layer.
 
         Raises:
@@ -85,7 +85,7 @@ class MemoryRows:
             raise OptionError(f"There are no rows of layer {layer}, only of {', '.join(map(str, self.layers))}.")
         return self._tensors[layer]
 
-    def blocks(self, layer: int, size: int) -> Iterator[tuple[int, Float[Tensor, "_block d_model"]]]:
+    def blocks(self, layer: int, size: int) -> Iterator[tuple[int, Num[Tensor, "_block d_model"]]]:
         """The rows of a layer in order, as (first row, at most `size` rows), without copying."""
         rows = self.vectors(layer)
         for start in range(0, len(rows), size):
