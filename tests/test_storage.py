@@ -1,7 +1,12 @@
 import errno
+import fcntl
 import json
 import os
 import re
+import socket
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from patchlens.errors import OptionError, StorageError
-from patchlens.storage import cache_folder, readable, replacing, replacing_folder, write_json
+from patchlens.storage import (
+    cache_folder,
+    readable,
+    replacing,
+    replacing_folder,
+    take_lock,
+    workshop,
+    write_json,
+)
 
 
 def left(folder: Path) -> list[str]:
@@ -286,3 +299,109 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     with pytest.raises(FileNotFoundError), readable(tmp_path):
         raise FileNotFoundError
+
+
+def in_another_process(code: str, *arguments: object) -> str:
+    words = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_a_workshop_outlives_its_block_while_it_holds_something(tmp_path: Path) -> None:
+    with workshop(tmp_path / "deep" / "bank") as shop:
+        assert shop.mine
+        assert shop.folder == tmp_path / "deep" / ".bank.build"
+        (shop.folder / "half").write_text("work")
+    with pytest.raises(ValueError, match="stop"), workshop(tmp_path / "deep" / "bank"):
+        raise ValueError("stop")
+    with workshop(tmp_path / "deep" / "bank") as shop:
+        assert (shop.folder / "half").read_text() == "work"
+        shop.clear(first="half")
+    assert left(tmp_path / "deep") == []
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_an_empty_workshop_goes_with_its_parents_when_the_block_fails(
+    tmp_path: Path, stop: type[BaseException]
+) -> None:
+    with pytest.raises(stop), workshop(tmp_path / "deep" / "bank"):
+        raise stop
+    assert left(tmp_path) == []
+
+
+def test_a_workshop_is_for_one_at_a_time(tmp_path: Path) -> None:
+    with workshop(tmp_path / "bank") as shop:
+        with workshop(tmp_path / "bank") as second:
+            assert not second.mine
+            assert second.holder() == shop.holder() == f"process {os.getpid()} on {socket.gethostname()}"
+        code = """
+            import sys
+            from pathlib import Path
+            from patchlens.storage import workshop
+            with workshop(Path(sys.argv[1])) as shop:
+                print(shop.mine)
+            """
+        assert in_another_process(code, tmp_path / "bank") == "False\n"
+    assert in_another_process(code, tmp_path / "bank") == "True\n"
+    assert left(tmp_path) == []
+
+
+def test_a_folder_is_put_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "bank").mkdir()
+    with workshop(tmp_path / "bank") as shop:
+        (shop.folder / "made").mkdir()
+        (shop.folder / "made" / "bank.json").write_text("new")
+        shop.put(shop.folder / "made", overwrite=False, marker="bank.json")
+        assert left(shop.folder) == ["lock"]
+    with workshop(tmp_path / "bank") as shop:
+        (shop.folder / "made").mkdir()
+        with pytest.raises(OptionError, match="not empty"):
+            shop.put(shop.folder / "made", overwrite=False, marker="bank.json")
+        assert (tmp_path / "bank" / "bank.json").read_text() == "new"
+        shop.put(shop.folder / "made", overwrite=True, marker="bank.json")
+        assert left(tmp_path / "bank") == []
+        shop.clear()
+    assert left(tmp_path) == ["bank"]
+
+
+def test_what_stood_there_comes_back_when_the_process_died_between_two_renames(tmp_path: Path) -> None:
+    with workshop(tmp_path / "bank") as shop:
+        shop.replaced.mkdir()
+        (shop.replaced / "bank.json").write_text("old")
+    with workshop(tmp_path / "bank") as shop:
+        assert (tmp_path / "bank" / "bank.json").read_text() == "old"
+    assert left(tmp_path) == ["bank"]
+
+
+def test_a_place_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="root of the file system"), workshop(Path("/")):
+        pytest.fail("the body must not run")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="parents are folders"), workshop(tmp_path / "file" / "bank"):
+        pytest.fail("the body must not run")
+
+
+def test_a_file_system_that_cannot_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    with pytest.raises(StorageError, match="can lock files"), workshop(tmp_path / "bank"):
+        pytest.fail("the body must not run")
+
+
+def test_a_lock_on_a_file_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening and locking, who had it before removes it and someone else makes it anew."""
+    path, real, removed = tmp_path / "lock", fcntl.flock, []
+
+    def slow(*arguments: int) -> None:
+        if not removed:
+            removed.append(path.unlink())
+        real(*arguments)
+
+    monkeypatch.setattr("fcntl.flock", slow)
+    handle = take_lock(path)
+    assert os.path.samestat(os.fstat(handle), path.stat())
+    assert take_lock(path) is None
+    os.close(handle)
+    with pytest.raises(FileNotFoundError):
+        take_lock(tmp_path / "other", make=False)

@@ -19,9 +19,12 @@ next. The command line prints the message alone and exits with status 2.
     │   ├── BankNotFound       no such folder or embedded bank
     │   ├── BankCorrupt        a file is missing, cut short or edited
     │   ├── BankVersionError   a format version that this release does not know
-    │   └── BankMismatch       a bank of another model or another width
+    │   ├── BankMismatch       a bank of another model or another width
+    │   ├── BankBusy           another process is building it
+    │   └── BuildMismatch      an unfinished build that was started with other options
     ├── ReadingsError          saved readings that cannot be opened, or a question they cannot answer
     ├── StorageError           the disk refused: no space, no permission
+    ├── HubError               the Hugging Face Hub refused, or could not be reached
     └── MissingExtra           an optional library is not installed
 """
 
@@ -94,12 +97,24 @@ class BankMismatch(BankError):
     """A bank of another model or another width."""
 
 
+class BankBusy(BankError):
+    """Another process is building the bank."""
+
+
+class BuildMismatch(BankError):
+    """An unfinished build of another model, corpus or option is in the way."""
+
+
 class ReadingsError(PatchlensError):
     """Saved readings that cannot be opened, or a question they cannot answer."""
 
 
 class StorageError(PatchlensError):
     """The disk refused: no space left, or no permission."""
+
+
+class HubError(PatchlensError):
+    """The Hugging Face Hub refused, or could not be reached."""
 
 
 class MissingExtra(PatchlensError):

@@ -1,21 +1,38 @@
 """Writing without leaving half a thing behind: a file or a folder appears whole, or not at all.
 
 Knows nothing of what is written. Work goes to a temporary sibling (`.<name>.<pid>.tmp`), which takes the
-final name in one step at the end and is removed when anything fails, Ctrl-C included.
+final name in one step at the end and is removed when anything fails, Ctrl-C included. What takes hours goes to
+a `Workshop`, a sibling that outlives its process.
 """
 
 import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchlens.errors import OptionError, StorageError
 from patchlens.provenance import JSON
 
-__all__ = ["cache_folder", "readable", "refusals", "replacing", "replacing_folder", "write_json"]
+__all__ = [
+    "Workshop",
+    "cache_folder",
+    "flush",
+    "readable",
+    "refusals",
+    "replacing",
+    "replacing_folder",
+    "take_lock",
+    "workshop",
+    "write_json",
+]
+
+_LOCK = "lock"
 
 _ADVICE = {
     errno.ENOSPC: "Make space there, or choose another disk, and run it again.",
@@ -29,6 +46,8 @@ _ADVICE = {
     errno.EISDIR: "Choose another name, or remove the folder that has it.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.EIO: "Check the disk, or choose another one.",
+    errno.ENOLCK: "Choose a file system that can lock files (network file systems: see docs/large-banks.md).",
+    errno.ENOTSUP: "Choose a file system that can lock files (network file systems: see docs/large-banks.md).",
 }
 
 
@@ -52,8 +71,12 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def refusals(path: Path) -> Iterator[None]:
+def refusals(path: Path, left: str = "Nothing was left behind. ") -> Iterator[None]:
     """Turn the disk's refusals (no space, no permission …) inside the block into a StorageError.
+
+    Args:
+        path: What is written.
+        left: A sentence, and a space, on what there is now.
 
     Raises:
         StorageError: Names `path` and says what to do.
@@ -64,7 +87,7 @@ def refusals(path: Path) -> Iterator[None]:
         if error.errno not in _ADVICE:
             raise
         raise StorageError(
-            f"Writing {path} failed: {os.strerror(error.errno)}. Nothing was left behind. {_ADVICE[error.errno]}"
+            f"Writing {path} failed: {os.strerror(error.errno)}. {left}{_ADVICE[error.errno]}"
         ) from error
 
 
@@ -105,13 +128,13 @@ def replacing(path: Path) -> Iterator[Path]:
     with refusals(path), _parents(path):
         try:
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        _flush(path.parent)
+        flush(path.parent)
 
 
 @contextmanager
@@ -142,12 +165,170 @@ def replacing_folder(path: Path, *, overwrite: bool = False, marker: str | None 
             temporary.mkdir()
             yield temporary
             for file in sorted(temporary.rglob("*")):
-                _flush(file)
+                flush(file)
             _swap(temporary, path, overwrite, marker)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _flush(path.parent)
+        flush(path.parent)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where a folder is made that takes hours: a sibling which outlives its process, and by which work goes on."""
+
+    path: Path
+    """What is being made; links are followed."""
+    mine: bool
+    """Whether this process is in it; otherwise another one is."""
+
+    @property
+    def folder(self) -> Path:
+        """Holds all that there is so far."""
+        return self.path.with_name(f".{self.path.name}.build")
+
+    @property
+    def replaced(self) -> Path:
+        """What stood at `path` before, while the new one takes its place."""
+        return self.folder / "replaced"
+
+    def check(self, *, overwrite: bool, marker: str) -> None:
+        """Make sure that the folder may take its place.
+
+        Raises:
+            OptionError: Something is in the way, see `replacing_folder`.
+            StorageError: The disk refused.
+        """
+        with refusals(self.path):
+            _refuse_to_replace(self.path, overwrite, marker)
+
+    def holder(self) -> str:
+        """Who has the lock, as far as it says so: "process 123 on host"."""
+        with suppress(OSError):
+            return (self.folder / _LOCK).read_text(encoding="utf-8").strip() or "another process"
+        return "another process"
+
+    def put(self, made: Path, *, overwrite: bool, marker: str) -> None:
+        """Give a finished folder its place. When the process dies between two steps, `workshop` repairs it.
+
+        Args:
+            made: Inside `folder`; all that it holds has been flushed.
+            overwrite: As in `replacing_folder`.
+            marker: As in `replacing_folder`.
+
+        Raises:
+            OptionError: Something is in the way by now.
+        """
+        flush(made)
+        try:
+            os.rename(made, self.path)  # takes over an empty folder too
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _refuse_to_replace(self.path, overwrite, marker)
+            shutil.rmtree(self.replaced, ignore_errors=True)
+            os.rename(self.path, self.replaced)
+            os.rename(made, self.path)
+        flush(self.path.parent)
+        flush(self.folder)
+
+    def clear(self, first: str | None = None) -> None:
+        """Remove all but the lock.
+
+        Args:
+            first: A file by which others know what is there; it goes first.
+        """
+        if first is not None:
+            (self.folder / first).unlink(missing_ok=True)
+        for entry in sorted(self.folder.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != _LOCK:
+                entry.unlink()
+
+
+@contextmanager
+def workshop(path: Path) -> Iterator[Workshop]:
+    """Work on a folder that takes hours, in a sibling that is left as it is when the block ends or the process dies.
+
+    Args:
+        path: The folder to make; missing parents are made, a link is followed.
+
+    Yields:
+        The workshop; whether it is this process's alone, `mine` says. When it is empty at the end, it is removed, and
+        so are parents that were made with it.
+
+    Raises:
+        OptionError: The path is no name of a folder.
+        StorageError: The disk refused.
+    """
+    shop = Workshop(_real(path), mine=True)
+    if not shop.path.name:
+        raise OptionError(f"Making the folder {path}: it is the root of the file system. Name a new folder in it.")
+    with refusals(shop.path, left=""), _parents(shop.path):
+        handle = _enter(shop)
+        if handle is None:
+            yield replace(shop, mine=False)
+            return
+        try:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            if shop.replaced.exists() and not shop.path.exists():  # a process died between the two
+                os.rename(shop.replaced, shop.path)
+            yield shop
+        finally:
+            try:
+                if [entry.name for entry in shop.folder.iterdir()] == [_LOCK]:
+                    (shop.folder / _LOCK).unlink()
+                    with suppress(OSError):  # the next one has come in meanwhile
+                        shop.folder.rmdir()
+            finally:
+                os.close(handle)
+
+
+def _enter(shop: Workshop) -> int | None:
+    while True:
+        shop.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return take_lock(shop.folder / _LOCK)
+        except FileNotFoundError:  # the one before us has just removed the folder
+            continue
+
+
+def take_lock(path: Path, *, make: bool = True) -> int | None:
+    """Lock a file, until the handle is closed or the process ends, however it ends.
+
+    Args:
+        path: The file.
+        make: Make it if it is missing.
+
+    Returns:
+        The open file; None if someone else has the lock.
+
+    Raises:
+        FileNotFoundError: It is missing and is not to be made, or its folder is missing.
+    """
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if make else 0), 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(handle, path):
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is(handle: int, path: Path) -> bool:
+    """Whether an open file still has its name: a lock on one that was removed keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_json(path: Path, obj: JSON) -> None:
@@ -228,7 +409,7 @@ def _swap(temporary: Path, path: Path, overwrite: bool, marker: str | None) -> N
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Make sure that a file or a folder's entries are on the disk before they are counted on."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -1,6 +1,8 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
@@ -51,6 +53,57 @@ def test_build_as_json(run, model: Path, corpus: Path, tmp_path: Path) -> None:
     assert told["seconds"] > 0
 
 
+def test_build_says_what_it_skipped(run, model: Path, corpus: Path, tmp_path: Path) -> None:
+    corpus.write_bytes(corpus.read_bytes() + b"\n\xff\n")
+    words = ("bank", "build", "-m", model, "-c", corpus, "-o", tmp_path / "bank")
+    ended = run(*words, "--strict")
+    assert (ended.status, "corpus.txt:9" in ended.err) == (2, True)
+    ended = run(*words, "--json")
+    assert ended.json["corpus"]["skipped"] == 1
+    assert ended.err.splitlines()[-1].startswith("Skipped: 1 not UTF-8 (first: corpus.txt:9")
+
+
+def test_build_reads_a_column_and_shares_the_work(run, model: Path, tmp_path: Path, sentences: tuple[str, ...]) -> None:
+    table = tmp_path / "corpus.tsv"
+    table.write_text("id\tsays\n" + "".join(f"{number}\t{text}\n" for number, text in enumerate(sentences)))
+    words = ("bank", "build", "-m", model, "-c", table, "--column", "says", "--json")
+    one = run(*words, "-o", tmp_path / "one").json
+    two = run(*words, "-o", tmp_path / "two", "--workers", 2).json
+    assert one["corpus"] == two["corpus"]
+    assert one["corpus"]["sentences"] == len(sentences)
+
+
+def test_a_build_that_goes_on_with_other_options(run, model: Path, corpus: Path, tmp_path: Path) -> None:
+    words = ("bank", "build", "-m", model, "-c", corpus, "-o", tmp_path / "bank")
+    with patch("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000)):
+        ended = run(*words)
+    assert ended.status == 2
+    assert "free on that disk" in ended.err
+    assert f"What was done is kept in {tmp_path}/.bank.build; the same command goes on" in ended.err
+    ended = run(*words, "--seed", 4)
+    assert (ended.status, "seed: 0 there, 4 here" in ended.err) == (2, True)
+    assert run(*words).status == 0
+
+
+def test_plan(run, model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patchlens.bank.build.probe", lambda *_: 50.0)
+    words = ("-m", model, "-c", corpus, "--per-token", 3, "--dtype", "int8")
+    ended = run("bank", "plan", *words)
+    assert ended.status == 0
+    assert max(map(len, ended.out.splitlines())) <= 80
+    told = run("bank", "plan", *words, "--json").json
+    built = run("bank", "build", *words, "-o", tmp_path / "bank", "--json").json
+    assert told["rows"] == built["rows"]
+    assert {name: told[name] for name in built["corpus"] if name != "sha256"} == {
+        name: count for name, count in built["corpus"].items() if name != "sha256"
+    }
+    assert told["seconds"] == told["prefixes_run"] / 50
+    assert 0 < told["bytes"] < built["bytes"]
+    for said in (f"{told['rows']:,}", f"{told['prefixes_run']:,} prefixes", "about 3 s", "MB in float8_e4m3fn"):
+        assert said in ended.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bank", "corpus.txt"]
+
+
 def test_info(run, bank: Path) -> None:
     ended = run("bank", "info", bank)
     assert ended.status == 0
@@ -62,6 +115,15 @@ def test_info(run, bank: Path) -> None:
 def test_info_of_an_embedded_model(run, storybook: Embedded) -> None:
     told = run("bank", "info", "storybook", "--json").json
     assert told["settings"]["per_token"] == 4
+
+
+def test_verify_against_the_model(run, bank: Path, model: Path, causal_folder: Callable[..., Path]) -> None:
+    ended = run("bank", "verify", bank, "--model", model)
+    assert (ended.status, ended.err.count("Computing rows again")) == (0, 1), ended.err
+    assert f"Rows computed again with {model} are the same." in ended.out
+    ended = run("bank", "verify", bank, "--model", causal_folder("qwen2"))
+    assert ended.status == 2
+    assert "was built with" in ended.err
 
 
 def test_verify(run, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +148,10 @@ def test_verify(run, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--choose", "best"), "choose"),
         (("--words", "long"), "words"),
         (("--skip-positions", -1), "skip_positions"),
-        (("--dtype", "int8"), "int8"),
+        (("--dtype", "int4"), "int4"),
+        (("--workers", 0), "workers"),
+        (("--launcher", "mpi"), "mpi"),
+        (("--column", "says"), "column"),
         (("--layers", "9"), "Layer 9"),
         (("--corpus", "/nowhere.txt"), "nowhere.txt"),
         (("--model", "/nowhere"), "nowhere"),

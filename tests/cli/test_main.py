@@ -165,20 +165,16 @@ def test_a_named_file_is_not_taken_for_standard_output(run, monkeypatch: pytest.
         run("models", "--json")
 
 
-@pytest.mark.parametrize(
-    ("stage", "number", "status"),
-    [
-        ("Running the model", signal.SIGINT, 130),
-        ("Loading the model", signal.SIGTERM, 143),
-    ],
-)
-def test_interrupting_a_bank_build_leaves_nothing(
-    start, llava_folder: Callable[..., Path], tmp_path: Path, stage: str, number: int, status: int
-) -> None:
+@pytest.fixture
+def building(llava_folder: Callable[..., Path], tmp_path: Path) -> tuple[object, ...]:
+    """A command that takes some seconds."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("".join(f"Line {n} says that the {n} red cats sleep.\n" for n in range(3_000)))
-    out = tmp_path / "new" / "bank"
-    process = start("bank", "build", "-m", llava_folder(), "-c", corpus, "-o", out, "--per-token", 100_000)
+    return ("bank", "build", "-m", llava_folder(), "-c", corpus, "--per-token", 100_000, "-o")
+
+
+def interrupted(process: "subprocess.Popen[str]", stage: str, number: int) -> tuple[int, str]:
+    """Exit status and last words of a command that gets a signal in a stage."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(stage):
@@ -187,10 +183,33 @@ def test_interrupting_a_bank_build_leaves_nothing(
     time.sleep(0.3)
     process.send_signal(number)
     stdout, err = process.communicate(timeout=120)
-    assert (process.returncode, stdout) == (status, "")
-    assert err.splitlines()[-1] == "Interrupted. Nothing half-written was left behind."
+    assert stdout == ""
     assert "Traceback" not in err
+    return process.returncode, err.splitlines()[-1]
+
+
+def test_interrupting_a_bank_build_before_anything_was_done(start, building, tmp_path: Path) -> None:
+    process = start(*building, tmp_path / "new" / "bank")
+    ended = interrupted(process, "Loading the model", signal.SIGTERM)
+    assert ended == (143, "Interrupted. Nothing half-written was left behind.")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.txt"]
+
+
+def test_an_interrupted_bank_build_goes_on(start, building, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "bank"
+    ended = interrupted(start(*building, out), "Running the model", signal.SIGINT)
+    kept = tmp_path / "new" / ".bank.build"
+    assert ended == (130, f"Interrupted. What was done is kept in {kept}; the same command goes on from there.")
+    assert sorted(path.name for path in out.parent.iterdir()) == [kept.name]
+    again = start(*building, out)
+    _, err = again.communicate(timeout=240)
+    assert again.returncode == 0, err
+    assert "Comparing the corpus …" in err.splitlines()
+    assert "Choosing contexts …" not in err.splitlines()
+    assert start(*building, tmp_path / "undisturbed").wait(timeout=240) == 0
+    assert sorted(path.name for path in out.parent.iterdir()) == ["bank"]
+    for path in out.iterdir():
+        assert path.read_bytes() == (tmp_path / "undisturbed" / path.name).read_bytes()
 
 
 def test_python_dash_m(start) -> None:

@@ -74,8 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(arguments)
     if status != _INTERRUPTED:
         return status
-    complain("Interrupted. Nothing half-written was left behind.")
-    return 128 + (ended_by or [signal.SIGINT])[0]
+    left = [note for end in ended_by for note in _notes(end)] or ["Nothing half-written was left behind."]
+    complain(f"Interrupted. {left[0]}")
+    return 128 + (ended_by[0].args[0] if ended_by else signal.SIGINT)
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What the library added on the way: where unfinished work is kept."""
+    return getattr(error, "__notes__", [])
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -107,7 +113,7 @@ def _command(arguments: Sequence[str] | None) -> int:
     try:
         result = command.main(args=arguments, prog_name="patchlens", standalone_mode=False)
     except PatchlensError as error:
-        complain(str(error))
+        complain(" ".join([str(error), *_notes(error)]))
         return 2
     except typer.TyperException as error:
         return _misused(error)
@@ -128,13 +134,13 @@ def _misused(error: typer.TyperException) -> int:
 
 
 @contextmanager
-def _orderly_end() -> Iterator[list[int]]:
+def _orderly_end() -> Iterator[list[KeyboardInterrupt]]:
     """Let Ctrl-C and a request to end unwind the work; impatient ones do not disturb the cleaning up.
 
     Yields:
-        The signals that came, first to last.
+        What was raised, first to last, each with the number of its signal.
     """
-    ended_by: list[int] = []
+    ended_by: list[KeyboardInterrupt] = []
     last = -_PATIENCE
 
     def end(number: int, frame: object) -> None:
@@ -143,8 +149,8 @@ def _orderly_end() -> Iterator[list[int]]:
         # Not ignored for good: Python drops an exception that is raised inside a finalizer, and then nothing unwinds.
         if now - last >= _PATIENCE:
             last = now
-            ended_by.append(number)
-            raise KeyboardInterrupt
+            ended_by.append(KeyboardInterrupt(number))
+            raise ended_by[-1]
 
     # Where they are ignored (nohup) or handled by who calls us, they stay as they are.
     ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
