@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from patchlens import errors as errors
+    from patchlens.bank.adding import add_to_bank as add_to_bank
     from patchlens.bank.bank import Bank as Bank
     from patchlens.bank.bank import open_bank as open_bank
     from patchlens.bank.build import build_bank as build_bank
+    from patchlens.bank.build import plan_bank as plan_bank
+    from patchlens.bank.hub import pull_bank as pull_bank
+    from patchlens.bank.hub import push_bank as push_bank
+    from patchlens.bank.importing import import_bank as import_bank
+    from patchlens.bank.merge import merge_banks as merge_banks
     from patchlens.capture.capture import capture as capture
     from patchlens.capture.hidden_states import HiddenStates as HiddenStates
+    from patchlens.inputs.corpus import read_corpus as read_corpus
     from patchlens.inputs.image import open_image as open_image
     from patchlens.lenses.embedding import EmbeddingLens as EmbeddingLens
     from patchlens.lenses.latent import LatentLens as LatentLens
@@ -40,12 +47,19 @@ _HOME = {
     "LogitLens": "patchlens.lenses.logit",
     "PatchGrid": "patchlens.models.patch_grid",
     "Readings": "patchlens.lenses.reading",
+    "add_to_bank": "patchlens.bank.adding",
     "build_bank": "patchlens.bank.build",
     "capture": "patchlens.capture.capture",
+    "import_bank": "patchlens.bank.importing",
     "load_model": "patchlens.models.loading",
+    "merge_banks": "patchlens.bank.merge",
     "open_bank": "patchlens.bank.bank",
     "open_image": "patchlens.inputs.image",
     "open_readings": "patchlens.lenses.reading",
+    "plan_bank": "patchlens.bank.build",
+    "pull_bank": "patchlens.bank.hub",
+    "push_bank": "patchlens.bank.hub",
+    "read_corpus": "patchlens.inputs.corpus",
     "show": "patchlens.views.show",
     "write_page": "patchlens.views.page",
 }
@@ -61,13 +75,20 @@ __all__ = [
     "PatchGrid",
     "Readings",
     "__version__",
+    "add_to_bank",
     "build_bank",
     "capture",
     "errors",
+    "import_bank",
     "load_model",
+    "merge_banks",
     "open_bank",
     "open_image",
     "open_readings",
+    "plan_bank",
+    "pull_bank",
+    "push_bank",
+    "read_corpus",
     "show",
     "write_page",
 ]

@@ -43,7 +43,7 @@ EMBEDDED = Embedded(
     name="picturebook",
     folder=_HERE / "weights",
     corpus=corpus,
-    bank={"layers": [1, 2, 3, 4, 5, 6, 7], "per_token": 50, "seed": 0},
+    bank={"layers": [1, 2, 3, 4, 5, 6, 7], "per_token": 50, "choose": "reservoir", "seed": 0},
     summary="a small LLaVA trained by this project on drawn scenes; 12 × 12 visual tokens, 8 blocks",
     examples=_HERE / "examples",
 )

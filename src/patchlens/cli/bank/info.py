@@ -40,9 +40,10 @@ def describe(about: dict[str, Any]) -> None:
         "model": about["model"] + (f" at {about['revision']}" if about["revision"] else ""),
         "weights": about["fingerprint"],
         "tokenizer": about["tokenizer"],
-        "corpus": f"{corpus['sentences']:,} sentences, {corpus['tokens']:,} tokens, {corpus['prefixes']:,} prefixes",
-        "chosen": f"{settings['choose']}, at most {settings['per_token']} per token, words {settings['words']}, "
-        f"seed {settings['seed']}",
+        "corpus": ", ".join(
+            f"{corpus[name]:,} {name}" for name in ("sentences", "tokens", "prefixes") if name in corpus
+        ),
+        "chosen": _chosen(settings),
         "made with": ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
     }
     table = Table.grid(padding=(0, 2))
@@ -51,3 +52,14 @@ def describe(about: dict[str, Any]) -> None:
     for name, value in rows.items():
         table.add_row(name, Text(printable(value)))
     draw(table)
+
+
+def _chosen(settings: dict[str, Any]) -> str:
+    """The rule by which contexts were chosen; banks that were imported have none that is known."""
+    merged = f", merged from {len(settings['merged'])} corpora" if "merged" in settings else ""
+    if settings["per_token"] is None:
+        return f"{settings['choose']}{merged}"
+    return (
+        f"{settings['choose']}, at most {settings['per_token']} per token, words {settings['words']}, "
+        f"seed {settings['seed']}{merged}"
+    )
