@@ -51,9 +51,8 @@ class Results:
     targets: list[Row] = field(default_factory=list)
 
 
-def measure(options: argparse.Namespace, work: Path) -> Results:
-    """Build everything once, one after the other."""
-    found = Results()
+def measure(options: argparse.Namespace, work: Path, found: Results) -> None:
+    """Build everything once, one after the other, and put down what was found as it is found."""
     installed = reference.install(options.reference)
     lines = installed.corpus()
     model = make_model(work / "model", lines)
@@ -111,7 +110,6 @@ def measure(options: argparse.Namespace, work: Path) -> Results:
     found.distances += alone(banks.distances, work, "4,7", 20)
     padded = alone(reference.padded_positions, model, corpora["more phrases"])
     _relate(found, options.per_token, padded)
-    return found
 
 
 def _relate(found: Results, per_token: int, padded: int) -> None:
@@ -236,12 +234,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.work) as work:
-        found = measure(options, Path(work))
-    show(found)
-    if options.out:
-        sizes = {name: getattr(options, name) for name in ("sentences", "many", "phrases", "more_phrases", "per_token")}
-        write_json(options.out, {"machine": machine(), "sizes": sizes, **vars(found)})
+    found = Results()
+    try:
+        with tempfile.TemporaryDirectory(dir=options.work) as work:
+            measure(options, Path(work), found)
+        show(found)
+    finally:  # what was measured before an interruption is worth something too
+        if options.out:
+            named = ("sentences", "many", "phrases", "more_phrases", "per_token")
+            sizes = {name: getattr(options, name) for name in named}
+            write_json(options.out, {"machine": machine(), "sizes": sizes, **vars(found)})
 
 
 if __name__ == "__main__":
