@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from transformers import AutoTokenizer
 
 import _reference as reference
 import patchlens as pl
 from _measure import Stages, peak_memory
+from patchlens.bank import format as layout
+from patchlens.bank.encoding import encode
+from patchlens.bank.merge import shard_rows
 from patchlens.bank.plan import Plan, Selection, make_plan
 from patchlens.inputs.corpus import read_corpus
 from patchlens.picturebook import EMBEDDED
+from patchlens.provenance import Provenance
 
 Row = dict[str, Any]
 
@@ -179,3 +184,46 @@ def distances(folder: Path, layers: str, per_token: int) -> list[Row]:
             }
         )
     return rows
+
+
+def write_bank(folder: Path, layers: dict[int, torch.Tensor], dtype: str) -> Path:
+    """A bank of vectors that come from no build: each row is one word in a sentence of its own.
+
+    Args:
+        folder: Where, not there yet.
+        layers: Rows of length 1 in float32.
+        dtype: What they are stored as.
+    """
+    folder.mkdir(parents=True)
+    rows, d_model = next(iter(layers.values())).shape
+    words = [f"w{row}" for row in range(rows)]
+    spans = {"word_start": [0] * rows, "word_end": [len(word) for word in words]}
+    tokens = {
+        "token_start": [0] * rows,
+        "token_end": spans["word_end"],
+        "token_id": range(rows),
+        "position": [1] * rows,
+    }
+    contexts = {"sentence": range(rows), "word": words, "token": words, "rank": range(rows), **spans, **tokens}
+    sentences = {"id": range(rows), "text": [f"{word} stands here" for word in words], "source": ["made up"] * rows}
+    layout.write_table(pa.table(contexts, schema=layout.CONTEXT_COLUMNS), folder / layout.CONTEXTS)
+    layout.write_table(pa.table(sentences, schema=layout.SENTENCE_COLUMNS), folder / layout.SENTENCES)
+    files = layout.VectorFiles.create(folder, tuple(layers), shard_rows(rows, d_model, dtype), d_model, dtype)
+    for layer, vectors in layers.items():
+        for start in range(0, rows, _PART):
+            files.write(layer, start, encode(vectors[start : start + _PART], dtype))
+    files.flush()
+    made = Provenance(
+        kind="bank",
+        model="none",
+        revision=None,
+        fingerprint="none",
+        tokenizer="none",
+        versions={},
+        settings={"per_token": None, "choose": "made up"},
+    )
+    layout.write_manifest(
+        folder,
+        layout.Manifest(made, {"sha256": "none"}, tuple(layers), d_model, dtype, rows, layout.describe(folder)),
+    )
+    return folder

@@ -28,6 +28,12 @@ def peak_memory() -> int:
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
+def resident_memory() -> int:
+    """Bytes that this process holds now, mapped files included."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmRSS:")[2].split()[0])
+
+
 def machine() -> dict[str, Any]:
     """What the figures depend on, besides the code."""
     cpu = next(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from patchlens.models.loading import load_model as load_model
     from patchlens.models.patch_grid import PatchGrid as PatchGrid
     from patchlens.search.exact import ExactIndex as ExactIndex
+    from patchlens.search.matches import Matches as Matches
+    from patchlens.search.text import search_text as search_text
     from patchlens.views.page import write_page as write_page
     from patchlens.views.show import show as show
 
@@ -45,6 +47,7 @@ _HOME = {
     "HiddenStates": "patchlens.capture.hidden_states",
     "LatentLens": "patchlens.lenses.latent",
     "LogitLens": "patchlens.lenses.logit",
+    "Matches": "patchlens.search.matches",
     "PatchGrid": "patchlens.models.patch_grid",
     "Readings": "patchlens.lenses.reading",
     "add_to_bank": "patchlens.bank.adding",
@@ -60,6 +63,7 @@ _HOME = {
     "pull_bank": "patchlens.bank.hub",
     "push_bank": "patchlens.bank.hub",
     "read_corpus": "patchlens.inputs.corpus",
+    "search_text": "patchlens.search.text",
     "show": "patchlens.views.show",
     "write_page": "patchlens.views.page",
 }
@@ -72,6 +76,7 @@ __all__ = [
     "HiddenStates",
     "LatentLens",
     "LogitLens",
+    "Matches",
     "PatchGrid",
     "Readings",
     "__version__",
@@ -89,6 +94,7 @@ __all__ = [
     "pull_bank",
     "push_bank",
     "read_corpus",
+    "search_text",
     "show",
     "write_page",
 ]

@@ -24,6 +24,7 @@ next. The command line prints the message alone and exits with status 2.
     │   └── BuildMismatch      an unfinished build that was started with other options
     ├── ReadingsError          saved readings that cannot be opened, or a question they cannot answer
     ├── StorageError           the disk refused: no space, no permission
+    ├── OutOfMemory            the device has too little memory for the least that the work needs
     ├── HubError               the Hugging Face Hub refused, or could not be reached
     └── MissingExtra           an optional library is not installed
 """
@@ -111,6 +112,10 @@ class ReadingsError(PatchlensError):
 
 class StorageError(PatchlensError):
     """The disk refused: no space left, or no permission."""
+
+
+class OutOfMemory(PatchlensError):
+    """The device has too little memory for the least that the work needs."""
 
 
 class HubError(PatchlensError):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,6 +73,73 @@ def test_a_context_says_what_the_model_saw(built: Bank) -> None:
     for context in map(built.context, range(len(built))):
         assert context.sentence[slice(*context.word_span)] == context.word
         assert context.word_span[0] < context.prefix_end
+
+
+def test_which_rows_fit(built: Bank) -> None:
+    words, sentences = built.contexts["word"].to_pylist(), built.contexts["sentence"].to_pylist()
+    texts, sources = (built.sentences[name].to_pylist() for name in ("text", "source"))
+
+    def fits(wanted: Callable[[int], bool]) -> list[bool]:
+        return [wanted(row) for row in range(len(built))]
+
+    assert built.where().all()
+    assert built.where(words=["CAT", "apples"]).tolist() == fits(lambda row: words[row].lower() in ("cat", "apples"))
+    assert built.where(text="THE OLD").tolist() == fits(lambda row: "the old" in texts[sentences[row]].lower())
+    found = built.where(sources="*:2", words=["the"])
+    assert found.tolist() == fits(lambda row: sources[sentences[row]] == "corpus:2" and words[row].lower() == "the")
+    assert 0 < int(found.sum()) < 5
+    assert not built.where(sources="corpus").any(), "a pattern is of the whole source"
+    assert not built.where(sources="c.rpus:*").any(), "and no regular expression"
+    assert not built.where(words=[]).any()
+
+
+def test_labels_and_descriptions(built: Bank) -> None:
+    contexts = [built.context(row) for row in range(len(built))]
+    assert built.labels("word").to_pylist() == [context.word.casefold() for context in contexts]
+    assert built.labels("sentence").to_pylist() == [context.sentence for context in contexts]
+    rows = np.array([5, 169, 5, 0])
+    described = built.describe(rows).to_pylist()
+    for row, found in zip(rows.tolist(), described, strict=True):
+        context = contexts[row]
+        assert found == {
+            "word": context.word,
+            "sentence": context.sentence,
+            "source": context.source,
+            "token": context.token,
+            "position": context.position,
+            "word_start": context.word_span[0],
+            "word_end": context.word_span[1],
+            "prefix_end": context.prefix_end,
+        }
+    assert built.describe(rows[:0]).num_rows == 0
+
+
+def test_a_search_in_words(built: Bank) -> None:
+    index = ExactIndex(built)
+    states = built.vectors(2, unit=True)[:3]
+    matches = index.search(states, 4, unique="word")
+    assert [words[0] for words in matches.words] == [built.context(row).word for row in range(3)]
+    assert all(len({word.lower() for word in words}) == 4 for words in matches.words)
+    assert matches.sentences[0][0] == built.context(0).sentence
+    assert matches.table.num_rows == 12
+    assert matches.table["rank"].to_pylist() == [1, 2, 3, 4] * 3
+    among = index.search(states, 2, where=built.where(words=["cat", "cats"]))
+    assert {word.lower() for words in among.words for word in words} <= {"cat", "cats"}
+    both = ExactIndex([built, built]).search(states, 2)
+    assert both.table["bank"].to_pylist() == [0, 1] * 3, "of equal rows the first bank's come first"
+    assert both.words == [[word, word] for word in (built.context(row).word for row in range(3))]
+    sentences = index.search(states, 8, unique="sentence").sentences
+    assert all(len(set(found)) == 8 for found in sentences)
+
+
+def test_a_bank_that_changes_while_it_is_searched(copied: Path) -> None:
+    index = ExactIndex(open_bank(copied))
+    query = torch.ones(1, 32)
+    index.search(query, 1)
+    file = next(copied.glob("layer_02-*"))
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(BankCorrupt, match=r"layer_02-.*changed or removed while the bank was open"):
+        index.search(query, 1)
 
 
 @pytest.mark.parametrize("row", [-1, 170])

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from patchlens.bank import format as layout
-from patchlens.bank.format import DTYPES, Encoded, Manifest, Table, VectorFiles, encode
+from patchlens.bank.format import DTYPES, Encoded, Manifest, Mapped, Table, VectorFiles, encode
 from patchlens.errors import BankCorrupt, BankNotFound
 from patchlens.provenance import Provenance
 
@@ -62,7 +62,7 @@ def test_vectors_survive_the_disk(tmp_path: Path, dtype: str, shard_rows: tuple[
         assert [shard.rows for shard in shards[layer]] == list(shard_rows)
         assert [shard.start for shard in shards[layer]] == [0, *accumulate(shard_rows)][:-1]
         for shard in shards[layer]:
-            mapped, part = layout.map_shard(shard, d_model, dtype), rows[shard.start : shard.start + shard.rows]
+            mapped, part = Mapped(shard, d_model, dtype).encoded, rows[shard.start : shard.start + shard.rows]
             assert same(mapped.vectors, part.vectors)
             assert mapped.vectors.data_ptr() % 64 == 0, "rows start on a cache line"
             library = load_file(shard.path)  # the library of the format reads the same
@@ -169,7 +169,7 @@ def test_writing_holds_few_files_open_and_maps_none(tmp_path: Path, monkeypatch:
     files.close()
     assert len(os.listdir("/proc/self/fd")) == before
     shards = layout.checked_shards(tmp_path, manifest(tmp_path, 40, 8, "float16"))[2]
-    assert same(torch.cat([layout.map_shard(s, 8, "float16").vectors for s in shards]), rows[2].vectors)
+    assert same(torch.cat([Mapped(s, 8, "float16").encoded.vectors for s in shards]), rows[2].vectors)
 
 
 def test_a_flush_waits_for_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,9 +242,60 @@ def test_reading_needs_no_permission_to_write_and_writes_nothing(tmp_path: Path,
     shard = layout.checked_shards(tmp_path, manifest(tmp_path, 4, 4, dtype))[2][0]
     before = shard.path.read_bytes()
     shard.path.chmod(0o444)
-    mapped = layout.map_shard(shard, 4, dtype)
-    mapped.vectors.zero_()  # a mapping of our own: the file stays as it was
+    mapped = Mapped(shard, 4, dtype)
+    mapped.encoded.vectors.zero_()  # a mapping of our own: the file stays as it was
     assert shard.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_blocks_hold_no_more_than_they_say(tmp_path: Path, dtype: str) -> None:
+    """Blocks that were used are not this process's memory any more; used again, they are what they were."""
+    rows, d_model = 80_000, 256
+    written(tmp_path, (rows,), d_model, dtype)
+    shard = layout.checked_shards(tmp_path, manifest(tmp_path, rows, d_model, dtype))[2][0]
+    mapped = Mapped(shard, d_model, dtype)
+    sums = []
+    for start, encoded in mapped.blocks(1000):
+        sums.append(int(encoded.vectors.view(torch.uint8).sum(dtype=torch.long)))
+        assert start == 1000 * (len(sums) - 1)
+        assert resident(shard.path) < 8 << 20, "of 20 or 40 MB"
+    whole = mapped.encoded.vectors.view(torch.uint8).reshape(80, -1).sum(dim=1, dtype=torch.long)
+    assert whole.tolist() == sums
+    assert resident(shard.path) > 16 << 20
+
+
+def resident(path: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    found, total = False, 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *values = line.split()
+        if not name.endswith(":"):
+            found = line.endswith(str(path))
+        elif found and name == "Rss:":
+            total += 1024 * int(values[0])
+    return total
+
+
+@pytest.mark.parametrize("change", ["touched", "cut", "replaced", "removed"])
+def test_a_file_that_changes_while_it_is_mapped(tmp_path: Path, change: str) -> None:
+    written(tmp_path, (4,), 4, "float16")
+    shard = layout.checked_shards(tmp_path, manifest(tmp_path, 4, 4, "float16"))[2][0]
+    mapped = Mapped(shard, 4, "float16")
+    assert not mapped.changed
+    match change:
+        case "touched":
+            with shard.path.open("r+b") as file:
+                file.seek(-1, os.SEEK_END)
+                file.write(b"x")
+            os.utime(shard.path, ns=(1, 1))
+        case "cut":
+            os.truncate(shard.path, shard.path.stat().st_size - 2)
+        case "replaced":
+            (tmp_path / "new").write_bytes(shard.path.read_bytes())
+            (tmp_path / "new").replace(shard.path)
+        case "removed":
+            shard.path.unlink()
+    assert mapped.changed
 
 
 def test_the_manifest_survives_the_disk(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def reseal(folder: Path, **changes: object) -> Bank:
 
 def overwrite(folder: Path, layer: int, row: int, encoded: Encoded) -> None:
     bank = open_bank(folder)
-    rows = [shard.rows for shard, _ in bank.shards[layer]]
+    rows = [mapped.shard.rows for mapped in bank.shards[layer]]
     files = VectorFiles.reopen(folder, bank.layers, rows, bank.d_model, bank.dtype)
     files.write(layer, row, encoded)
     files.flush()

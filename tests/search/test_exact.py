@@ -1,4 +1,8 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from patchlens.errors import BankMismatch, NonFiniteStates, OptionError
-from patchlens.search import exact as module
+from patchlens.search import coarse, sweep
 from patchlens.search.exact import ExactIndex
 from patchlens.search.matches import Matches
 from patchlens.search.rows import MemoryRows
-from reference.search import nearest
+from reference.search import chosen, nearest
 
 TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 STORED = (*TYPES, torch.int8, torch.float8_e4m3fn)
@@ -19,6 +23,34 @@ STORED = (*TYPES, torch.int8, torch.float8_e4m3fn)
 def listed(matches: Matches) -> list[list[tuple[int, int, float]]]:
     parts = (matches.layers.tolist(), matches.rows.tolist(), matches.similarities.tolist())
     return [list(zip(*query, strict=True)) for query in zip(*parts, strict=True)]
+
+
+@contextmanager
+def rough(used: bool = True) -> Iterator[None]:
+    """Start in bfloat16 even where it would not pay, as with rows that are few."""
+    before = sweep._MANY, sweep._SMALL, sweep.ladder
+    if used:
+        sweep._MANY, sweep._SMALL, sweep.ladder = (
+            0,
+            -1,
+            lambda _, stored: (coarse.INT8, *coarse.ARITHMETICS) if stored == torch.int8 else coarse.ARITHMETICS,
+        )  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sweep._MANY, sweep._SMALL, sweep.ladder = before  # type: ignore[assignment]
+
+
+class Labelled(MemoryRows):
+    """Rows with a word each."""
+
+    def __init__(self, rows: MemoryRows, words: list[str]) -> None:
+        super().__init__(rows.layers, [rows.vectors(layer) for layer in rows.layers])
+        self.words = words
+
+    def labels(self, kind: str) -> pa.Array:
+        assert kind in ("word", "sentence")
+        return pa.array(self.words)
 
 
 def reference(rows: MemoryRows, queries: Tensor, k: int) -> list[list[tuple[int, int, float]]]:
@@ -53,25 +85,123 @@ def made(seed: int, sizes: tuple[int, int, int, int], dtype: torch.dtype, whole:
     st.booleans(),
     st.integers(0, 35),
     st.integers(1, 13),
+    st.booleans(),
 )
 def test_equal_to_five_slow_lines(
-    seed: int, sizes: tuple[int, int, int, int], dtype: torch.dtype, whole: bool, k: int, block: int
+    seed: int, sizes: tuple[int, int, int, int], dtype: torch.dtype, whole: bool, k: int, block: int, from_rough: bool
 ) -> None:
     rows, queries = made(seed, sizes, dtype, whole)
     k = 1 + k % (sizes[0] * sizes[1])
-    found = listed(ExactIndex(rows, block_rows=block).search(queries, k))
-    expected = reference(rows, queries, k)
-    assert found == expected
-    assert found == listed(ExactIndex(rows).search(queries, k)), "the size of blocks changes nothing"
+    with rough(from_rough):
+        found = listed(ExactIndex(rows, block_rows=block).search(queries, k))
+        expected = reference(rows, queries, k)
+        assert found == expected
+        assert found == listed(ExactIndex(rows).search(queries, k)), "the size of blocks changes nothing"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.tuples(st.integers(1, 3), st.integers(1, 14), st.integers(1, 9), st.integers(1, 4)),
+    st.sampled_from(STORED),
+    st.booleans(),
+    st.integers(0, 35),
+    st.integers(1, 13),
+    st.booleans(),
+    st.booleans(),
+)
+def test_each_word_once_among_wanted_rows(
+    seed: int,
+    sizes: tuple[int, int, int, int],
+    dtype: torch.dtype,
+    whole: bool,
+    k: int,
+    block: int,
+    unique: bool,
+    from_rough: bool,
+) -> None:
+    rows, queries = made(seed, sizes, dtype, whole)
+    rng = np.random.default_rng(seed)
+    words = rng.choice(["cat", "dog", "sun", "sea"], sizes[1]).tolist()
+    where = rng.random(sizes[1]) < 0.6
+    where[rng.integers(sizes[1])] = True
+    there = (
+        len({word for word, wanted in zip(words, where, strict=True) if wanted}) if unique else where.sum() * sizes[0]
+    )
+    k = 1 + k % int(there)
+    whole_ranking = reference(rows, queries, sizes[0] * sizes[1])
+    expected = chosen(whole_ranking, k, words if unique else None, where.tolist())
+    with rough(from_rough):
+        index = ExactIndex(Labelled(rows, words), block_rows=block)
+        assert (
+            listed(index.search(queries, k, unique="word" if unique else None, where=torch.from_numpy(where)))
+            == expected
+        )
+        with pytest.raises(OptionError, match=f"Choose k from 1 to {there}"):
+            index.search(queries, int(there) + 1, unique="word" if unique else None, where=torch.from_numpy(where))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 30), st.booleans(), st.sampled_from(STORED))
+def test_splitting_the_bank_changes_nothing(seed: int, cut: int, from_rough: bool, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    layers = [torch.randn(31, 12, generator=generator).to(dtype) for _ in range(2)]
+    queries = torch.randn(4, 12, generator=generator)
+    parts = [MemoryRows((3, 5), [layer[rows] for layer in layers]) for rows in (slice(cut), slice(cut, None))]
+    with rough(from_rough):
+        whole = ExactIndex(MemoryRows((3, 5), layers)).search(queries, 20)
+        assert listed(ExactIndex(parts).search(queries, 20)) == listed(whole)
+
+
+@pytest.mark.parametrize("dtype", STORED)
+@pytest.mark.parametrize("space", ["raw", "centred", "standardised"])
+def test_a_search_leaves_rows_and_queries_as_they_are(dtype: torch.dtype, space: str) -> None:
+    torch.manual_seed(0)
+    rows, queries = (torch.randn(40, 12) * 3).to(dtype), torch.randn(5, 12)
+    before = rows.view(torch.uint8).clone(), queries.clone()
+    for from_rough in (False, True):
+        with rough(from_rough):
+            ExactIndex(MemoryRows((0,), [rows]), space=space).search(queries, 3)
+    assert torch.equal(rows.view(torch.uint8), before[0])
+    assert torch.equal(queries, before[1])
+
+
+def test_each_layer_by_itself() -> None:
+    torch.manual_seed(0)
+    rows = MemoryRows((1, 4), [torch.randn(20, 8) for _ in range(2)])
+    queries = torch.randn(3, 8)
+    found = ExactIndex(rows).search_each_layer(queries, 5)
+    assert list(found) == [1, 4]
+    for layer, matches in found.items():
+        alone = ExactIndex(MemoryRows((layer,), [rows.vectors(layer)])).search(queries, 5)
+        assert listed(matches) == listed(alone)
+
+
+def test_random_rows() -> None:
+    torch.manual_seed(0)
+    rows = MemoryRows((1, 4), [torch.randn(20, 8) for _ in range(2)])
+    queries = torch.randn(3, 8)
+    index = ExactIndex(rows)
+    drawn = index.sample(queries, 20, seed=3)
+    assert torch.equal(drawn.rows.sort(dim=1).values, torch.arange(20).expand(3, 20)), "each row once"
+    for query, found in enumerate(listed(drawn)):
+        truth = {match[:2]: match[2] for match in reference(rows, queries[query : query + 1], 40)[0]}
+        assert all(truth[layer, row] == similarity for layer, row, similarity in found)
+    assert torch.equal(index.sample(queries, 20, seed=3).rows, drawn.rows)
+    assert not torch.equal(index.sample(queries, 20, seed=4).rows, drawn.rows)
+    with pytest.raises(OptionError, match="Drawing 21 different rows"):
+        index.sample(queries, 21)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from(STORED), st.integers(1, 40), st.integers(1, 130))
-def test_equal_at_usual_widths(seed: int, dtype: torch.dtype, k: int, block: int) -> None:
+@given(seed=st.integers(0, 2**32), dtype=st.sampled_from(STORED), k=st.integers(1, 40), block=st.integers(1, 130))
+@pytest.mark.parametrize("from_rough", [False, True])
+def test_equal_at_usual_widths(from_rough: bool, seed: int, dtype: torch.dtype, k: int, block: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rows = MemoryRows((1, 4), [torch.randn(120, 96, generator=generator).to(dtype) for _ in range(2)])
     queries = torch.randn(5, 96, generator=generator)
-    assert listed(ExactIndex(rows, block_rows=block).search(queries, k)) == reference(rows, queries, k)
+    with rough(from_rough):
+        assert listed(ExactIndex(rows, block_rows=block).search(queries, k)) == reference(rows, queries, k)
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,25 +249,19 @@ def test_rows_nearer_together_than_float32_can_tell() -> None:
     """All rows within one part in 10^7 of each other: the coarse pass orders them wrongly, the result is right."""
     rng = np.random.default_rng(0)
     centre = rng.normal(size=512)
-    vectors = torch.from_numpy(centre + 3e-4 * rng.normal(size=(400, 512))).float()
+    vectors = torch.from_numpy(centre + 3e-4 * rng.normal(size=(900, 512))).float()
     query = torch.from_numpy(centre + 3e-4 * rng.normal(size=(1, 512)))
     rows = MemoryRows((0,), [vectors])
     expected = reference(rows, query, 20)
     coarse = (query.float() / query.norm()) @ (vectors / vectors.norm(dim=1, keepdim=True)).T
     assert coarse[0].topk(20).indices.tolist() != [row for _, row, _ in expected[0]], "float32 alone is not enough"
-    for block in (7, 64, 400):
-        assert listed(ExactIndex(rows, block_rows=block).search(query, 20)) == expected
-
-
-def test_the_coarse_error_stays_within_the_margin() -> None:
-    torch.manual_seed(0)
-    for d_model in (3, 64, 1000, 4096):
-        queries = torch.rand(50, d_model, dtype=torch.float64)  # one sign: errors do not cancel
-        rows = torch.rand(200, d_model) * 10.0 ** torch.randint(-6, 6, (200, 1))
-        directions = module._unit(queries)
-        coarse = directions.float() @ rows.T / module._lengths(rows).float()
-        exact = directions @ module._unit(rows).T
-        assert float((coarse - exact).abs().max()) < module._margin(d_model)
+    for block in (7, 64, 900):
+        with rough():
+            matches = ExactIndex(rows, block_rows=block).search(query, 20)
+        assert listed(matches) == expected
+        assert matches.cost is not None
+        assert matches.cost.arithmetics == ("bfloat16", "float32", "float64")
+        assert matches.cost.refined == 2, "neither bfloat16 nor float32 could tell"
 
 
 def test_a_global_setting_for_rough_products_changes_nothing() -> None:
@@ -166,8 +290,7 @@ def test_many_and_no_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     index = ExactIndex(MemoryRows((1,), [torch.randn(10, 4)]))
     queries = torch.randn(9, 4)
     expected = index.search(queries, 3)
-    monkeypatch.setattr(module, "_QUERIES", 2)
-    monkeypatch.setattr(module, "_PAIRS", 3)
+    monkeypatch.setattr(sweep, "_QUERIES", 2)
     assert listed(index.search(queries, 3)) == listed(expected)
     assert index.search(queries[:0], 3).rows.shape == (0, 3)
 

@@ -12,6 +12,7 @@ The files hold no time and no path of their own: the same inputs give the same b
 import errno
 import hashlib
 import json
+import mmap
 import os
 import re
 from bisect import bisect_right
@@ -38,13 +39,13 @@ __all__ = [
     "VERSION",
     "Encoded",
     "Manifest",
+    "Mapped",
     "Shard",
     "Table",
     "VectorFiles",
     "checked_shards",
     "decode",
     "encode",
-    "map_shard",
     "read_manifest",
     "row_bytes",
     "write_table",
@@ -70,8 +71,8 @@ SENTENCE_COLUMNS = pa.schema([("id", pa.int32()), ("text", pa.string()), ("sourc
 SHARD_BYTES = 1 << 30
 """Largest vector file."""
 
-HASHED_BYTES = 96 << 20
-"""Of its files, smallest first, so many bytes are hashed whenever a bank is opened (some 0.1 s at most). Larger files
+HASHED_BYTES = 32 << 20
+"""Of its files, smallest first, so many bytes are hashed whenever a bank is opened (some 20 ms at most). Larger files
 are checked by their size and header then, and by their hash when the bank is verified."""
 
 _GROUP_ROWS = 16_384  # of a table, compressed together: decoding one group for one row takes some 3 ms
@@ -240,17 +241,65 @@ class VectorFiles:
         return self._open[path]
 
 
-def map_shard(shard: Shard, d_model: int, dtype: str) -> Encoded:
-    """Map a vector file into memory; nothing is read before it is used."""
-    stored = DTYPES[dtype]
-    before = 0 if stored.largest is None else shard.rows * torch.float32.itemsize
-    size = shard.offset + shard.rows * row_bytes(d_model, dtype)
-    # Not shared: a mapping that may be written to would need write permission on the file.
-    raw = torch.from_file(str(shard.path), shared=False, size=size, dtype=torch.uint8)[shard.offset :]
-    return Encoded(
-        vectors=raw[before:].view(stored.dtype).view(shard.rows, d_model),
-        scales=None if stored.largest is None else raw[:before].view(torch.float32),
-    )
+class Mapped:
+    """A vector file mapped into memory: nothing is read before it is used, and `blocks` lets go of what was.
+
+    Example:
+        For rows of any size, `for start, encoded in mapped.blocks(1024)` holds some 1,024 rows at a time in memory.
+    """
+
+    def __init__(self, shard: Shard, d_model: int, dtype: str) -> None:
+        """Map it.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        self.shard = shard
+        """Which file."""
+        stored = DTYPES[dtype]
+        before = 0 if stored.largest is None else shard.rows * torch.float32.itemsize
+        with shard.path.open("rb") as file:
+            # A private copy of what is never written to: a shared mapping would need write permission on the file.
+            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._stamp = _stamp(os.fstat(file.fileno()))
+        raw = torch.frombuffer(self._pages, dtype=torch.uint8)[shard.offset :]
+        self.encoded = Encoded(
+            vectors=raw[before:].view(stored.dtype).view(shard.rows, d_model),
+            scales=None if stored.largest is None else raw[:before].view(torch.float32),
+        )
+        """Its rows."""
+        self._first = shard.offset + before
+        self._each = d_model * stored.dtype.itemsize
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Encoded]]:
+        """The rows in order, as (first row of the file, at most `size` rows).
+
+        The next ones are read while these are in use; those before leave this process's memory, though not the
+        system's cache, and come back if they are used again.
+        """
+        for at in range(0, self.shard.rows, size):
+            self._advise("MADV_WILLNEED", at + size, at + 2 * size)
+            yield at, self.encoded[at : at + size]
+            self._advise("MADV_DONTNEED", at, at + size)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the file is no longer the one that was mapped; reading it might then end the process."""
+        try:
+            return _stamp(os.stat(self.shard.path)) != self._stamp
+        except OSError:
+            return True
+
+    def _advise(self, advice: str, start: int, stop: int) -> None:
+        """Tell the system what comes next; some systems cannot be told."""
+        first, last = (self._first + min(row, self.shard.rows) * self._each for row in (start, stop))
+        first, last = (place - place % mmap.PAGESIZE for place in (first, last))
+        if first < last and hasattr(mmap, advice):
+            self._pages.madvise(getattr(mmap, advice), first, last - first)
+
+
+def _stamp(about: os.stat_result) -> tuple[int, int, int]:
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 class Table:

@@ -18,7 +18,7 @@ from patchlens import __version__
 from patchlens.bank import format as layout
 from patchlens.bank.bank import Bank, open_bank
 from patchlens.bank.encoding import Encoded, row_bytes
-from patchlens.bank.format import Manifest, Shard, VectorFiles
+from patchlens.bank.format import Manifest, Mapped, VectorFiles
 from patchlens.errors import BankMismatch, OptionError
 from patchlens.progress import Report, silent
 from patchlens.provenance import JSON, Provenance
@@ -244,8 +244,8 @@ def _copy_vectors(folder: Path, banks: Sequence[Bank], kept: Sequence[Mask], rep
     for layer in first.layers:
         at = 0
         for bank, mask in zip(banks, kept, strict=True):
-            for shard in bank.shards[layer]:
-                for some in _chosen(bank.manifest, shard[0], mask, per_block):
+            for mapped in bank.shards[layer]:
+                for some in _chosen(mapped, mask, per_block):
                     files.write(layer, at, some)
                     at += len(some)
                     done += len(some)
@@ -253,17 +253,13 @@ def _copy_vectors(folder: Path, banks: Sequence[Bank], kept: Sequence[Mask], rep
     files.flush()
 
 
-def _chosen(manifest: Manifest, shard: Shard, kept: Mask, size: int) -> Iterator[Encoded]:
-    """The kept rows of a vector file as they are stored, at most `size` at a time.
-
-    Mapped here and let go of at the end, so that of all files only one counts as this process's memory.
-    """
-    mapped = layout.map_shard(shard, manifest.d_model, manifest.dtype)
-    rows = torch.from_numpy(np.flatnonzero(kept[shard.start : shard.start + shard.rows]))
-    for start in range(0, len(rows), size):
-        some = rows[start : start + size]
-        vectors = mapped.vectors.view(torch.uint8)[some].view(mapped.vectors.dtype)  # not every type can be indexed
-        yield Encoded(vectors, None if mapped.scales is None else mapped.scales[some])
+def _chosen(mapped: Mapped, kept: Mask, size: int) -> Iterator[Encoded]:
+    """The kept rows of a vector file as they are stored, at most `size` at a time."""
+    for start, encoded in mapped.blocks(size):
+        first = mapped.shard.start + start
+        rows = torch.from_numpy(np.flatnonzero(kept[first : first + len(encoded)]))
+        if len(rows):
+            yield encoded.taken(rows)
 
 
 def _provenance(banks: Sequence[Bank], kept: Sequence[Mask]) -> Provenance:

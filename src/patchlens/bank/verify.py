@@ -10,14 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
-from patchlens.axes import Float, Int
 from patchlens.bank import format as layout
 from patchlens.bank.bank import Bank
 from patchlens.bank.encoding import DTYPES, Encoded, row_bytes
+from patchlens.capture.text import last_states
 from patchlens.errors import BankCorrupt, BankMismatch
-from patchlens.models.hooks import observe
 from patchlens.progress import Report, silent
 
 if TYPE_CHECKING:
@@ -153,9 +151,9 @@ def _recompute(bank: Bank, model: "patchlens.models.model.Model", report: Report
     texts = bank.sentences["text"].take(contexts["sentence"]).to_pylist()
     for at, (row, text) in enumerate(zip(contexts.to_pylist(), texts, strict=True)):
         report("recompute", at, len(rows))
-        states = _states(model, _prefix(bank, model, int(rows[at]), row, text), bank.layers)
+        states = last_states(model, _prefix(bank, model, int(rows[at]), row, text), bank.layers)
         for layer, state in states.items():
-            found = torch.nn.functional.cosine_similarity(state, stored[layer].vectors[at].double(), dim=0)
+            found = torch.nn.functional.cosine_similarity(state.double(), stored[layer].vectors[at].double(), dim=0)
             expected = _least_cosine(bank, model, layer, stored[layer][at : at + 1])
             if not found >= expected:
                 raise _corrupt(
@@ -169,7 +167,7 @@ def _recompute(bank: Bank, model: "patchlens.models.model.Model", report: Report
 
 def _prefix(
     bank: Bank, model: "patchlens.models.model.Model", number: int, row: dict[str, Any], text: str
-) -> Int[Tensor, "one position"]:
+) -> list[int]:
     """The token ids of a context, up to and including its own."""
     encoded = model.tokenizer([text], padding=False, truncation=False, verbose=False)
     ids = encoded["input_ids"][0][: row["position"] + 1]
@@ -182,22 +180,7 @@ def _prefix(
                 "check without a model."
             )
         raise _corrupt(bank, f"{what}, where the tokenizer has {ids[row['position'] :] or 'none'}")
-    return torch.tensor([ids])
-
-
-def _states(
-    model: "patchlens.models.model.Model", ids: Int[Tensor, "one position"], layers: tuple[int, ...]
-) -> dict[int, Float[Tensor, " d_model"]]:
-    """The last position's state at each layer, in float64, from one plain forward pass."""
-    kept: dict[int, Tensor] = {}
-
-    def keep(layer: int, state: Tensor) -> None:
-        kept[layer] = state[0, -1].double().cpu()
-
-    ids = ids.to(model.device)
-    with torch.inference_mode(), observe(model.blocks, layers, keep, then_stop=True):
-        model.decoder(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    return kept
+    return list(ids)
 
 
 def _least_cosine(bank: Bank, model: "patchlens.models.model.Model", layer: int, row: Encoded) -> float:

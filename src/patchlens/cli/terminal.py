@@ -25,6 +25,7 @@ _TITLES = {
     "run": "Running the model",
     "verify": "Checking the bank",
     "recompute": "Computing rows again",
+    "statistics": "Measuring the rows",
     "merge": "Copying vectors",
     "import": "Copying vectors",
 }

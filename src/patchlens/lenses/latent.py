@@ -12,7 +12,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from patchlens.axes import Float
-from patchlens.bank.bank import Bank, open_bank
+from patchlens.bank.bank import Bank, one_array, open_bank
 from patchlens.capture.hidden_states import HiddenStates
 from patchlens.errors import OptionError
 from patchlens.lenses.lens import Columns, Lens
@@ -72,25 +72,11 @@ class LatentLens(Lens):
         }
 
 
-def context_columns(bank: Bank, rows: "np.ndarray[Any, np.dtype[np.int64]]") -> dict[str, pa.Array]:
-    """Words, sentences and character spans of bank rows; each distinct row is looked up once."""
-    distinct, codes = np.unique(rows, return_inverse=True)
-    back = pa.array(codes.reshape(-1))
-    contexts = bank.contexts.take(pa.array(distinct))
-    # A sentence's id is its row number.
-    sentences = bank.sentences["text"].take(contexts["sentence"])
-    texts = {"word": contexts["word"], "token": contexts["token"], "sentence": sentences}
-    spans = {"word_start": "word_start", "word_end": "word_end", "prefix_end": "token_end"}
-    return {
-        **{name: _one(column).cast(pa.string()).dictionary_encode().take(back) for name, column in texts.items()},
-        **{name: _one(contexts[column]).take(back) for name, column in spans.items()},
-        "bank_row": pa.array(rows.astype(np.int64)),
-    }
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks()
-    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+def context_columns(bank: Bank, rows: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> dict[str, pa.Array]:
+    """Words, sentences and character spans of bank rows."""
+    described = bank.describe(rows)
+    names = ("word", "token", "sentence", "word_start", "word_end", "prefix_end")
+    return {name: one_array(described[name]) for name in names} | {"bank_row": pa.array(rows)}
 
 
 def _contextual(bank: Bank, layers: int | Iterable[int]) -> tuple[int, ...]:

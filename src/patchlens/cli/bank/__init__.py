@@ -10,6 +10,7 @@ from patchlens.cli.bank.merge import merge
 from patchlens.cli.bank.plan import plan
 from patchlens.cli.bank.pull import pull
 from patchlens.cli.bank.push import push
+from patchlens.cli.bank.stats import stats
 from patchlens.cli.bank.verify import verify
 
 __all__ = ["app"]
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("plan")(plan)
 app.command("build")(build)
 app.command("info")(info)
+app.command("stats")(stats)
 app.command("verify")(verify)
 app.command("merge")(merge)
 app.command("add")(add)
