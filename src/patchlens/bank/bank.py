@@ -195,7 +195,7 @@ class Bank:
         for mapped in found:
             first = mapped.shard.start
             here = ((rows >= first) & (rows < first + mapped.shard.rows)).nonzero().flatten()
-            some = mapped.encoded.taken(rows[here] - first)
+            some = mapped.taken(rows[here] - first)
             taken.vectors.view(torch.uint8)[here] = some.vectors.view(torch.uint8)
             if taken.scales is not None and some.scales is not None:
                 taken.scales[here] = some.scales

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from patchlens.axes import Int
 from patchlens.bank.encoding import DTYPES, Encoded, StoredType, decode, encode, row_bytes
 from patchlens.errors import BankCorrupt, BankNotFound, BankVersionError, OptionError
 from patchlens.provenance import JSON, Provenance
@@ -281,6 +282,12 @@ class Mapped:
             self._advise("MADV_WILLNEED", at + size, at + 2 * size)
             yield at, self.encoded[at : at + size]
             self._advise("MADV_DONTNEED", at, at + size)
+
+    def taken(self, rows: Int[Tensor, " taken"]) -> Encoded:
+        """Some rows of the file, copied, in the order asked for; what was read with them leaves this process's memory."""
+        found = self.encoded.taken(rows)
+        self._advise("MADV_DONTNEED", 0, self.shard.rows)
+        return found
 
     @property
     def changed(self) -> bool:
