@@ -170,6 +170,30 @@ def test_without_a_folder_it_goes_to_the_cache(fake: FakeHub, bank: Bank, tmp_pa
     open_bank(pulled.folder).verify()
 
 
+def test_opening_by_the_name_on_the_hub(
+    fake: FakeHub, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_bank(bank, REPO)
+    opened = open_bank(REPO)
+    assert (opened.name, len(opened)) == (REPO, len(bank))
+    fetched = list(fake.fetched)
+    assert open_bank(REPO).folder == opened.folder
+    assert fake.fetched == fetched, "from the cache"
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bank.folder, tmp_path / REPO)
+    assert open_bank(REPO).folder == Path(REPO), "a folder of that name comes first"
+
+
+@pytest.mark.parametrize("error", [BankNotFound, HubError])
+def test_opening_what_is_nowhere(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error("The Hub says no.")
+
+    monkeypatch.setattr(module, "pull_bank", refuse)
+    with pytest.raises(error, match=r"Opening the bank nobody/nothing: there is no such folder here\. The Hub says no"):
+        open_bank("nobody/nothing")
+
+
 def test_a_cached_bank_that_was_damaged_is_pulled_again(fake: FakeHub, bank: Bank) -> None:
     push_bank(bank, REPO)
     folder = pull_bank(REPO).folder

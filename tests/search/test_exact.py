@@ -295,6 +295,16 @@ def test_many_and_no_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     assert index.search(queries[:0], 3).rows.shape == (0, 3)
 
 
+def test_a_thousand_matches() -> None:
+    torch.manual_seed(0)
+    rows = MemoryRows((1, 2), [torch.randn(1500, 8) for _ in range(2)])
+    queries = torch.randn(2, 8)
+    expected = reference(rows, queries, 1000)
+    for from_rough in (False, True):
+        with rough(from_rough):
+            assert listed(ExactIndex(rows).search(queries, 1000)) == expected
+
+
 @pytest.mark.parametrize("k", [0, -1, 21])
 def test_k_out_of_range(k: int) -> None:
     index = ExactIndex(MemoryRows((1, 2), [torch.eye(10)] * 2))

@@ -36,6 +36,7 @@ from patchlens.errors import (
     BankMismatch,
     BankNotFound,
     BuildMismatch,
+    HubError,
     OptionError,
     PatchlensError,
     StorageError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["Bank", "Context", "open_bank"]
 
 _WAIT_SECONDS = 0.5
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # "owner/name"
 _BLOCK_ROWS = 4096  # copied at a time: 128 MiB in float32 at a width of 8,192
 
 
@@ -425,20 +427,24 @@ def open_bank(bank: str | Path | Bank, *, report: Report = silent) -> Bank:
     files, which takes most of the time; `Bank.verify` reads everything.
 
     Args:
-        bank: A bank's folder, the name of an embedded model, or a bank that is open already. An embedded model's
-            bank is built into the cache on first use.
+        bank: A bank's folder, the name of an embedded model, "owner/name" on the Hugging Face Hub, or a bank that is
+            open already. An embedded model's bank is built into the cache on first use, one from the Hub is
+            downloaded into it, all layers; see `pull_bank` for some of them.
         report: Progress of that build, and stage "wait" while another process builds the same bank.
 
     Raises:
         BankNotFound: No such folder or embedded model.
         BankCorrupt: A file is missing, cut short or edited.
         BankVersionError: Written in a format that this release does not know.
+        HubError: It is no folder here, and the Hub could not be asked.
     """
     if isinstance(bank, Bank):
         return bank
     if isinstance(bank, str) and (member := embedded(bank)) is not None:
         return _open_embedded(member, report)
     folder = Path(bank)
+    if not os.path.exists(folder) and isinstance(bank, str) and _HUB_ID.fullmatch(bank):
+        return _from_hub(bank, report)
     if not os.path.isdir(folder):  # where Path.is_dir would raise: a name too long, a parent that may not be entered
         raise BankNotFound(
             f"Opening the bank {folder}: there is no such folder, and no embedded model of that name. Embedded: "
@@ -446,6 +452,15 @@ def open_bank(bank: str | Path | Bank, *, report: Report = silent) -> Bank:
         )
     with readable(folder):
         return _open_folder(folder, folder.resolve().name)
+
+
+def _from_hub(repo_id: str, report: Report) -> Bank:
+    from patchlens.bank.hub import pull_bank
+
+    try:
+        return pull_bank(repo_id, report=report)
+    except (BankNotFound, HubError) as error:
+        raise type(error)(f"Opening the bank {repo_id}: there is no such folder here. {error}") from error
 
 
 def _open_folder(folder: Path, name: str) -> Bank:

@@ -284,7 +284,7 @@ class Mapped:
             self._advise("MADV_DONTNEED", at, at + size)
 
     def taken(self, rows: Int[Tensor, " taken"]) -> Encoded:
-        """Some rows of the file, copied, in the order asked for; what was read with them leaves this process's memory."""
+        """Some rows of the file, copied, in the order asked for; pages that were read leave this process's memory."""
         found = self.encoded.taken(rows)
         self._advise("MADV_DONTNEED", 0, self.shard.rows)
         return found

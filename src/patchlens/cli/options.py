@@ -9,7 +9,10 @@ __all__ = ["BankName", "DeviceMap", "Dtype", "Json", "Model", "Overwrite", "Revi
 _LOADING = "How the model is loaded"
 
 BankName = Annotated[
-    str, typer.Argument(metavar="BANK", help="A bank folder, or the name of an embedded model.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="BANK", help="A bank folder, an embedded model's name, or owner/name on the Hub.", show_default=False
+    ),
 ]
 Model = Annotated[
     str,

@@ -100,4 +100,4 @@ def _excerpt(row: dict[str, Any], before: int = 20) -> Any:
     first = 0 if start <= before + 2 else start - before
     parts = row["sentence"][first:start], row["sentence"][start:end], row["sentence"][end:]
     lead, word, rest = (printable(" ".join(part.split("\n"))) for part in parts)
-    return Text.assemble("… " if first else "", lead, (word, "cyan"), rest)
+    return Text.assemble(*(("… ", lead.lstrip()) if first else (lead,)), (word, "cyan"), rest)

@@ -30,6 +30,8 @@ class LatentLens(Lens):
     Args:
         bank: An opened bank, its folder, or the name of an embedded one.
         layers: Contextual layers to search; None for all that the bank holds.
+        space: Where cosines are taken: "raw", "centred" or "standardised"; see `ExactIndex`.
+        unique: "word" for k different words, "sentence" for k different sentences; None ranks contexts as they come.
         allow_other_model: Search the bank of another language model of the same width.
 
     Reference:
@@ -39,12 +41,19 @@ class LatentLens(Lens):
     name: ClassVar[str] = "latent"
 
     def __init__(
-        self, bank: Bank | str | Path, *, layers: int | Iterable[int] | None = None, allow_other_model: bool = False
+        self,
+        bank: Bank | str | Path,
+        *,
+        layers: int | Iterable[int] | None = None,
+        space: str = "raw",
+        unique: str | None = None,
+        allow_other_model: bool = False,
     ) -> None:
         self.bank = open_bank(bank)
         self.layers = self.bank.layers if layers is None else _contextual(self.bank, layers)
         self.allow_other_model = allow_other_model
-        self._index = ExactIndex(self.bank, self.layers)
+        self.unique = unique
+        self._index = ExactIndex(self.bank, self.layers, space=space)
 
     def _check(self, states: HiddenStates) -> None:
         self.bank.check(
@@ -55,7 +64,7 @@ class LatentLens(Lens):
         )
 
     def _candidates(self, vectors: Float[Tensor, "query d_model"], k: int) -> Columns:
-        matches = self._index.search(vectors, k)
+        matches = self._index.search(vectors, k, unique=self.unique)
         rows = matches.rows.flatten().cpu().numpy()
         return {
             **context_columns(self.bank, rows),
@@ -68,6 +77,8 @@ class LatentLens(Lens):
             "bank": self.bank.name,
             "bank_rows": len(self.bank),
             "contextual_layers": list(self.layers),
+            "space": self._index.space,
+            "unique": self.unique,
             "bank_provenance": self.bank.provenance.to_json(),
         }
 

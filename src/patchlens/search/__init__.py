@@ -1,7 +1,7 @@
-"""The rows most similar to a vector, found exactly. Knows no words: rows and layers go out as numbers."""
+"""The rows most similar to a vector: exactly, in one pass. Rows and layers are numbers; words are looked up after."""
 
 from patchlens.search.exact import ExactIndex
-from patchlens.search.matches import Matches
-from patchlens.search.rows import MemoryRows, RowSource
+from patchlens.search.matches import Cost, Matches
+from patchlens.search.rows import JoinedRows, MemoryRows, RowSource
 
-__all__ = ["ExactIndex", "Matches", "MemoryRows", "RowSource"]
+__all__ = ["Cost", "ExactIndex", "JoinedRows", "Matches", "MemoryRows", "RowSource"]

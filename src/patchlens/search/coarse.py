@@ -225,7 +225,8 @@ def lengths_of(block: Num[Tensor, "block d_model"]) -> Float[Tensor, " block"]:
     return found
 
 
-_FASTER = 1.4  # times; below that, bringing rows to bfloat16 costs more than it saves
+_FASTER = 1.3  # times; below that, bringing rows to another type costs more than it saves
+_PROBED = (1024, 256, 2048)  # rows, queries, d_model
 _NEARLY = 2.0**-7  # off length 1: what a row of a bank may be after rounding to 16 bits
 _INT8 = 127.0  # the largest number that is used
 _WRITTEN = {torch.bfloat16: 2.0**-8, torch.float32: 2.0**-24, torch.float64: 2.0**-53}  # rounding of a product
@@ -242,7 +243,7 @@ def ladder(device: str, stored: torch.dtype) -> tuple[Arithmetic, ...]:
     """The arithmetics to try on a device for rows of a stored type, coarse to fine.
 
     One that is coarser than float32 only where it is clearly faster than the next finer one, and where its products
-    keep the bound above: a fallback that adds in bfloat16 would not. Finding out takes some 30 ms, once a process.
+    keep the bound above: a fallback that adds in bfloat16 would not. Finding out takes some 50 ms, once a process.
     """
     found = [*ARITHMETICS[1:]]
     for rougher in (ARITHMETICS[0], INT8) if stored == torch.int8 and hasattr(torch, "_int_mm") else ARITHMETICS[:1]:
@@ -265,11 +266,11 @@ def _keeps_its_bound(arithmetic: Arithmetic, device: str) -> bool:
 
 
 def _seconds(arithmetic: Arithmetic, device: str) -> float:
-    """Of the faster of some products of 1,024 rows."""
-    buffer, out = make_buffers(arithmetic, torch.device(device), 1024, 128, 1024)
+    """Of the fastest of some products, of a usual block with usual queries."""
+    buffer, out = make_buffers(arithmetic, torch.device(device), _PROBED[0], _PROBED[1], _PROBED[2])
     buffer.zero_()
-    rows = Rows(buffer, torch.ones(1024, device=device), 0.0)
-    queries = prepare_queries(torch.ones(128, 1024, dtype=torch.float64), arithmetic, torch.device(device))
+    rows = Rows(buffer, torch.ones(_PROBED[0], device=device), 0.0)
+    queries = prepare_queries(torch.ones(_PROBED[1:], dtype=torch.float64), arithmetic, torch.device(device))
     wait: Callable[[], None] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     best = float("inf")
     for _ in range(4):

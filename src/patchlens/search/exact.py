@@ -133,14 +133,14 @@ class ExactIndex:
                 f"Drawing {k} different rows at random: there are {len(self.source):,}. Choose k from 1 to that."
             )
         started = time.perf_counter()
-        units = self._checked(queries)
+        units = self.checked(queries)
         generator = torch.Generator().manual_seed(seed)
         rows = torch.empty(len(queries), k, dtype=torch.long)
         for drawn in rows:
             drawn.copy_(torch.randperm(len(self.source), generator=generator)[:k])
         layers = torch.tensor(self.layers)[torch.randint(len(self.layers), rows.shape, generator=generator)]
         query = torch.arange(len(queries)).repeat_interleave(k)
-        found = self._sweep.similarities(units, query, layers.flatten(), rows.flatten()).view(rows.shape)
+        found = self.similarities(units, query, layers.flatten(), rows.flatten()).view(rows.shape)
         cost = Cost(time.perf_counter() - started, 0, rows.numel(), 0, ("float64",), 0)
         return Matches(rows, layers, found, cost, self.source)
 
@@ -155,7 +155,7 @@ class ExactIndex:
         started = time.perf_counter()
         groups = None if unique is None else self._grouped(unique)
         self._check_k(k, layers, unique, groups, where)
-        units = self._checked(queries)
+        units = self.checked(queries)
         self.source.check_unchanged()
         found = [self._sweep.run(part, k, layers, groups, where) for part in torch.split(units, most_queries(k))]
         self.source.check_unchanged()  # not while we read it either
@@ -201,8 +201,29 @@ class ExactIndex:
                 f"Choose k from 1 to {there:,}."
             )
 
-    def _checked(self, queries: Float[Tensor, "query d_model"]) -> Float[Tensor, "query d_model"]:
-        """The queries' directions in float64."""
+    def similarities(
+        self,
+        units: Float[Tensor, "query d_model"],
+        query: Int[Tensor, " pair"],
+        layer: Int[Tensor, " pair"],
+        row: Int[Tensor, " pair"],
+    ) -> Float[Tensor, " pair"]:
+        """Similarities of pairs as `search` reports them.
+
+        Args:
+            units: Query directions, from `checked`.
+            query: For each pair its query.
+            layer: For each pair the layer of its row.
+            row: For each pair its row.
+        """
+        return self._sweep.similarities(units, query, layer, row)
+
+    def checked(self, queries: Float[Tensor, "query d_model"]) -> Float[Tensor, "query d_model"]:
+        """The queries' directions in float64.
+
+        Raises:
+            BankMismatch, NonFiniteStates, OptionError: As `search`.
+        """
         if queries.shape[1] != self.source.d_model:
             raise BankMismatch(
                 f"Searching for {queries.shape[1]}-dimensional vectors among {self.source.d_model}-dimensional rows"

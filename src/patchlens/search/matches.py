@@ -68,6 +68,8 @@ class Matches:
     """What the search took."""
     source: RowSource | None = field(default=None, repr=False)
     """Where the rows are, and their words."""
+    recall: float | None = None
+    """Of approximate search: the share of the true matches that were found, measured on some queries. None: all."""
 
     def __len__(self) -> int:
         """Queries."""
@@ -76,7 +78,8 @@ class Matches:
     def __repr__(self) -> str:
         queries, k = self.rows.shape
         best = f", best {float(self.similarities.max()):.3f}" if self.similarities.numel() else ""
-        return f"Matches({queries} queries × {k}{best})"
+        missed = "" if self.recall is None else f", recall {self.recall:.3f}"
+        return f"Matches({queries} queries × {k}{best}{missed})"
 
     @cached_property
     def table(self) -> pa.Table:

@@ -118,6 +118,8 @@ class Sweep:
         for arithmetic in self._arithmetics(len(units), len(layers) * self._chosen(where) * self._source.d_model):
             if not len(left):
                 break
+            if used and arithmetic.dtype == torch.bfloat16 and len(left) < _MANY:
+                continue  # too few to be worth bringing the rows to it
             asked = units[left]
             pool = Pool(len(left), k, groups)
             stream = _Stream(self, arithmetic, asked, pool, k)
@@ -157,7 +159,9 @@ class Sweep:
             distinct, which = torch.unique_consecutive(row[pairs], return_inverse=True)
             for first in range(0, len(distinct), size):
                 some = slice(*torch.searchsorted(which, torch.tensor([first, first + size])).tolist())
-                taken = self.moved(number, directions(self._source.gather(number, distinct[first : first + size])))
+                taken = self.moved(
+                    number, directions(self._source.gather(number, distinct[first : first + size]).cpu())
+                )
                 found[pairs[some]] = similarities(asked, taken, query[pairs[some]], which[some] - first)
         return found
 

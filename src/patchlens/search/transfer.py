@@ -1,6 +1,7 @@
 """Blocks on their way to the device: kept there while they fit, sent ahead through pinned memory when they do not."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,11 +22,11 @@ class Transfer:
 
     def ahead(self, layer: int, blocks: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
         """The blocks on the device, each sent while the one before is still in use."""
-        if self._device.type == "cpu":
-            yield from blocks
-            return
-        copies: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        waiting: tuple[int, Tensor, torch.cuda.Event] | None = None
+        return iter(blocks) if self._device.type == "cpu" else self._sent(layer, blocks)
+
+    def _sent(self, layer: int, blocks: Iterable[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+        copies: Any = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        waiting: tuple[int, Tensor, Any] | None = None
         for number, (start, block) in enumerate(blocks):
             sent = start, *self._send(layer, start, block, number % 2, copies)
             if waiting is not None:
@@ -34,14 +35,12 @@ class Transfer:
         if waiting is not None:
             yield self._arrived(waiting)
 
-    def _send(
-        self, layer: int, start: int, block: Tensor, turn: int, copies: torch.cuda.Stream
-    ) -> tuple[Tensor, torch.cuda.Event]:
+    def _send(self, layer: int, start: int, block: Tensor, turn: int, copies: Any) -> tuple[Tensor, Any]:
         key = layer, start, len(block)
         if key not in self._kept:
             staged = self._staged(block, turn, copies)
             with torch.cuda.stream(copies):
-                moved = staged.to(self._device, non_blocking=True)
+                moved = staged.to(self._device, non_blocking=True, copy=True)
             free, total = torch.cuda.mem_get_info(self._device)
             if free > (1 - _SHARE) * total:
                 self._kept[key] = moved
@@ -49,16 +48,16 @@ class Transfer:
             moved = self._kept[key]
         return moved, copies.record_event()
 
-    def _staged(self, block: Tensor, turn: int, copies: torch.cuda.Stream) -> Tensor:
+    def _staged(self, block: Tensor, turn: int, copies: Any) -> Tensor:
         """The block in one of two pinned buffers."""
+        copies.synchronize()  # what was sent from this buffer has arrived
         if len(self._pinned) <= turn or self._pinned[turn].numel() < block.nbytes:
             self._pinned[turn:] = [torch.empty(block.nbytes, dtype=torch.uint8, pin_memory=True)]
-        copies.synchronize()  # what was sent from this buffer has arrived
         staged = self._pinned[turn][: block.nbytes]
         staged.copy_(block.contiguous().view(torch.uint8).flatten())
         return staged.view(block.dtype).view(block.shape)
 
-    def _arrived(self, sent: tuple[int, Tensor, torch.cuda.Event]) -> tuple[int, Tensor]:
+    def _arrived(self, sent: tuple[int, Tensor, Any]) -> tuple[int, Tensor]:
         start, block, event = sent
         current = torch.cuda.current_stream(self._device)
         current.wait_event(event)
