@@ -114,7 +114,7 @@ class Sweep:
         started = time.perf_counter()
         best, left = Best.none(len(units), k), torch.arange(len(units))
         compared = rescored = refined = block_rows = halved = 0
-        used = []
+        used: list[str] = []
         for arithmetic in self._arithmetics(len(units), len(layers) * self._chosen(where) * self._source.d_model):
             if not len(left):
                 break
