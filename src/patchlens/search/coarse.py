@@ -142,7 +142,8 @@ def prepare_rows(
     if arithmetic.dtype == torch.float32:
         same = block.dtype == torch.float32 and block.device == buffer.device
         here = block if same else into.copy_(block)
-        return Rows(here, inverse.to(into.device, torch.float32), 0.0, slack + 2.0**-23)
+        rounding = 1.01 * arithmetic.rounding if block.dtype == torch.float64 else 0.0
+        return Rows(here, inverse.to(into.device, torch.float32), rounding, slack + 2.0**-23)
     off = float((lengths - 1).abs().max()) if len(lengths) else 0.0
     if arithmetic.dtype == torch.bfloat16 and block.dtype.itemsize == 2 and off <= _NEARLY:
         if block.dtype == torch.bfloat16:

@@ -184,7 +184,7 @@ class JoinedRows:
                 yield first + start, block
 
     def gather(self, layer: int, rows: Int[Tensor, " taken"]) -> Num[Tensor, "taken d_model"]:
-        """Some rows of a layer, in the order asked for; in float32 where the banks store different types."""
+        """Some rows of a layer, in the order asked for; in float64 where the banks store different types."""
         which, at = self.place(rows)
         parts = [source.gather(layer, at[which == number]) for number, source in enumerate(self.sources)]
         dtypes = {part.dtype for part in parts}
