@@ -323,6 +323,12 @@ def test_layers_that_are_not_there() -> None:
         ExactIndex(rows, block_rows=0)
 
 
+@pytest.mark.parametrize("device", ["cuda:7", "nowhere"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(OptionError, match=f"on the device '{device}': torch cannot use it here"):
+        ExactIndex(MemoryRows((1,), [torch.eye(3)]), device=device)
+
+
 def test_another_width() -> None:
     with pytest.raises(BankMismatch, match="4-dimensional vectors among 3-dimensional rows"):
         ExactIndex(MemoryRows((1,), [torch.eye(3)])).search(torch.ones(1, 4), 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from patchlens.axes import Float, Int, Num
 
-__all__ = ["DTYPES", "Encoded", "StoredType", "decode", "empty", "encode", "row_bytes"]
+__all__ = ["DTYPES", "Encoded", "StoredType", "decode", "empty", "encode", "row_bytes", "select"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ class Encoded:
 
     def taken(self, rows: Int[Tensor, " taken"]) -> "Encoded":
         """Some rows, copied, in the order asked for."""
-        # As bytes: torch indexes few of the 8-bit types everywhere, and whole rows are copied fastest.
-        vectors = self.vectors.view(torch.uint8).index_select(0, rows).view(self.vectors.dtype)
-        return Encoded(vectors, None if self.scales is None else self.scales[rows])
+        return Encoded(select(self.vectors, rows), None if self.scales is None else self.scales[rows])
 
 
 def encode(directions: Float[Tensor, "row d_model"], dtype: str) -> Encoded:
@@ -100,6 +98,12 @@ def encode(directions: Float[Tensor, "row d_model"], dtype: str) -> Encoded:
 def decode(encoded: Encoded) -> Float[Tensor, "row d_model"]:
     """The rows in float32, of length 1: their directions, which a scale does not change."""
     return torch.nn.functional.normalize(encoded.vectors.float(), dim=-1)
+
+
+def select(vectors: Num[Tensor, "row d_model"], rows: Int[Tensor, " taken"]) -> Num[Tensor, "taken d_model"]:
+    """Some rows, copied, in the order asked for."""
+    # As bytes: torch indexes few of the 8-bit types everywhere, and whole rows are copied fastest.
+    return vectors.contiguous().view(torch.uint8).index_select(0, rows.to(vectors.device)).view(vectors.dtype)
 
 
 def empty(rows: int, d_model: int, dtype: str) -> Encoded:

@@ -54,7 +54,8 @@ class ExactIndex:
             block_rows: Rows of one block; None chooses by memory. It changes time and memory, never results.
 
         Raises:
-            OptionError: No layers, one that `rows` lacks, an unknown space, or blocks of less than one row.
+            OptionError: No layers, one that `rows` lacks, an unknown space, a device that torch cannot use here, or
+                blocks of less than one row.
         """
         self.source: RowSource = JoinedRows(rows) if isinstance(rows, Sequence) else rows
         known = self.source.layers
@@ -67,7 +68,7 @@ class ExactIndex:
         if block_rows is not None and block_rows < 1:
             raise OptionError(f"Searching in blocks of {block_rows} rows. Expected at least 1.")
         self.space = space
-        self._sweep = Sweep(self.source, make_space(space, self.source.statistics), torch.device(device), block_rows)
+        self._sweep = Sweep(self.source, make_space(space, self.source.statistics), _device(device), block_rows)
         self._groups: dict[str, Int[Tensor, " row"]] = {}
 
     def __len__(self) -> int:
@@ -239,6 +240,16 @@ class ExactIndex:
         if zero.any():
             raise OptionError(f"Searching: {_named(zero)} is zero, so it has no direction. Leave it out.")
         return directions(queries.cpu())
+
+
+def _device(asked: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=asked).device
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise OptionError(
+            f"Searching on the device '{asked}': torch cannot use it here ({str(error).splitlines()[0]}). "
+            "'patchlens doctor' lists what there is; 'cpu' always works."
+        ) from error
 
 
 def _whose(source: RowSource) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from patchlens.axes import Bool, Float, Int, Num
+from patchlens.bank.encoding import select
 from patchlens.errors import NonFiniteStates, OutOfMemory
 from patchlens.search.coarse import (
     ARITHMETICS,
@@ -27,7 +28,6 @@ from patchlens.search.coarse import (
     prepare_queries,
     prepare_rows,
     product,
-    select,
 )
 from patchlens.search.matches import Cost
 from patchlens.search.pool import Best, Pairs, Pool
