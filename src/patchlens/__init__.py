@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from patchlens.bank.importing import import_bank as import_bank
     from patchlens.bank.merge import merge_banks as merge_banks
     from patchlens.capture.capture import capture as capture
+    from patchlens.capture.capture import capture_batch as capture_batch
+    from patchlens.capture.capture import request_of as request_of
+    from patchlens.capture.elsewhere import open_states as open_states
     from patchlens.capture.hidden_states import HiddenStates as HiddenStates
+    from patchlens.inputs.audio import open_audio as open_audio
     from patchlens.inputs.corpus import read_corpus as read_corpus
     from patchlens.inputs.image import open_image as open_image
     from patchlens.lenses.embedding import EmbeddingLens as EmbeddingLens
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
     from patchlens.lenses.reading import open_readings as open_readings
     from patchlens.models.loading import load_model as load_model
     from patchlens.models.patch_grid import PatchGrid as PatchGrid
+    from patchlens.models.tile import Tile as Tile
+    from patchlens.models.token_map import TokenMap as TokenMap
     from patchlens.search.exact import ExactIndex as ExactIndex
     from patchlens.search.matches import Matches as Matches
     from patchlens.search.text import search_text as search_text
@@ -52,17 +58,23 @@ _HOME = {
     "Readings": "patchlens.lenses.reading",
     "add_to_bank": "patchlens.bank.adding",
     "build_bank": "patchlens.bank.build",
+    "Tile": "patchlens.models.tile",
+    "TokenMap": "patchlens.models.token_map",
     "capture": "patchlens.capture.capture",
+    "capture_batch": "patchlens.capture.capture",
     "import_bank": "patchlens.bank.importing",
     "load_model": "patchlens.models.loading",
     "merge_banks": "patchlens.bank.merge",
+    "open_audio": "patchlens.inputs.audio",
     "open_bank": "patchlens.bank.bank",
     "open_image": "patchlens.inputs.image",
     "open_readings": "patchlens.lenses.reading",
+    "open_states": "patchlens.capture.elsewhere",
     "plan_bank": "patchlens.bank.build",
     "pull_bank": "patchlens.bank.hub",
     "push_bank": "patchlens.bank.hub",
     "read_corpus": "patchlens.inputs.corpus",
+    "request_of": "patchlens.capture.capture",
     "search_text": "patchlens.search.text",
     "show": "patchlens.views.show",
     "write_page": "patchlens.views.page",
@@ -79,21 +91,27 @@ __all__ = [
     "Matches",
     "PatchGrid",
     "Readings",
+    "Tile",
+    "TokenMap",
     "__version__",
     "add_to_bank",
     "build_bank",
     "capture",
+    "capture_batch",
     "errors",
     "import_bank",
     "load_model",
     "merge_banks",
+    "open_audio",
     "open_bank",
     "open_image",
     "open_readings",
+    "open_states",
     "plan_bank",
     "pull_bank",
     "push_bank",
     "read_corpus",
+    "request_of",
     "search_text",
     "show",
     "write_page",

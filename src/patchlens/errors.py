@@ -6,6 +6,7 @@ next. The command line prints the message alone and exits with status 2.
     PatchlensError
     ├── InputError             what a person gave cannot be used
     │   ├── ImageError         an image that is missing, broken, empty or too large
+    │   ├── AudioError         a recording that is missing, broken, empty or too long
     │   ├── CorpusError        a corpus that is missing, empty or not text
     │   ├── PromptError        a prompt that does not fit the model
     │   └── OptionError        a value outside its range: k, a layer, a data type, a lens name
@@ -40,6 +41,10 @@ class InputError(PatchlensError):
 
 class ImageError(InputError):
     """An image that is missing, broken, empty or too large."""
+
+
+class AudioError(InputError):
+    """A recording that is missing, broken, empty or too long."""
 
 
 class CorpusError(InputError):

@@ -144,10 +144,10 @@ def test_a_bank_in_the_cache_stays(
     causal_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from patchlens.bank import bank as banks
-    from patchlens.models import loading
+    from patchlens.models import source
 
     member = Embedded("tiny", causal_folder("llama"), lambda: OLD, {"per_token": 3}, "A tiny model.")
-    for place in (banks, loading):
+    for place in (banks, source):
         monkeypatch.setattr(place, "embedded", lambda name: member if name == "tiny" else None)
     monkeypatch.setenv("PATCHLENS_HOME", str(tmp_path / "home"))
     with pytest.raises(OptionError, match="lies in the cache"):

@@ -365,7 +365,7 @@ def member(
     causal_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], list[int]]:
     """An embedded model named "tiny"; gives a list with one entry for each time its corpus was asked for."""
-    from patchlens.models import loading
+    from patchlens.models import source
 
     asked: list[int] = []
 
@@ -374,7 +374,7 @@ def member(
         return SENTENCES
 
     found = Embedded("tiny", causal_folder("llama"), corpus, {"per_token": 3}, "A tiny model.")
-    for place in (module, loading):
+    for place in (module, source):
         monkeypatch.setattr(place, "embedded", lambda name: found if name == "tiny" else None)
     monkeypatch.setenv("PATCHLENS_HOME", str(tmp_path / "cache"))
     return lambda: asked

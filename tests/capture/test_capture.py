@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from patchlens.capture.capture import capture
+from patchlens.capture.capture import capture, request_of
 from patchlens.errors import ImageError, NonFiniteStates, OptionError
 from patchlens.inputs.image import open_image
 from patchlens.models.hooks import observe
 from patchlens.models.loading import Model, load_model
+from patchlens.models.prepare import prepare
 
 PAIRS = [(encoder, text) for encoder in ("clip", "siglip", "dinov2") for text in ("llama", "qwen2", "olmo2")]
 
@@ -26,7 +27,7 @@ def image(model: Model, picture: Image.Image) -> Image.Image | None:
 
 
 def _inputs(model: Model, image: Image.Image | None) -> dict[str, Tensor]:
-    return model.adapter.prepare(model, image and open_image(image), "What is it?").inputs
+    return prepare(model, [request_of(image, "What is it?")]).inputs
 
 
 def _logits(model: Model, image: Image.Image | None) -> Tensor:
@@ -121,7 +122,7 @@ def test_the_record(tiny_llava: Model, picture: Image.Image) -> None:
     assert states.vectors.shape == (2, 16, 32)
     assert (states.prompt, states.image) == ("What is it?", open_image(picture))
     assert states.provenance.settings["layers"] == [1, 3]
-    assert states.provenance.settings["image"] == open_image(picture).sha256
+    assert states.provenance.settings["sources"] == [open_image(picture).sha256]
     assert states.vectors.device == torch.device("cpu")
     assert not states.vectors.requires_grad
     assert "16 tokens × layers 1,3" in repr(states)
@@ -185,7 +186,7 @@ def test_a_layer_that_does_not_exist(tiny_llava: Model, picture: Image.Image, la
 
 
 def test_positions_that_do_not_exist(tiny_llava: Model, tiny_causal: Model, picture: Image.Image) -> None:
-    with pytest.raises(OptionError, match="visual, text, all"):
+    with pytest.raises(OptionError, match="visual, text, answer, all"):
         capture(tiny_llava, picture, positions="image")
     for model in (tiny_llava, tiny_causal):
         with pytest.raises(OptionError, match="no visual tokens"):
@@ -204,7 +205,7 @@ def test_the_first_layer_that_is_not_finite_is_named(llava_folder, picture: Imag
     model = load_model(llava_folder())
     hooks = _hooks(model)
     model.blocks[1].mlp.down_proj.weight[0, 0] = value
-    with pytest.raises(NonFiniteStates, match="at layer 2, for 16 of 16 tokens"):
+    with pytest.raises(NonFiniteStates, match="at layer 2, the first of those captured, for 16 of 16 tokens"):
         capture(model, picture)
     assert capture(model, picture, layers="0-1").layers == (0, 1)
     assert _hooks(model) == hooks

@@ -34,7 +34,7 @@ def test_what_is_wrong_is_named_and_the_status_tells(
     shutil.copytree(storybook.folder, broken)
     (broken / "model.safetensors").unlink()
     monkeypatch.setattr("patchlens.models.embedded.embedded", lambda name: replace(storybook, folder=broken))
-    monkeypatch.setattr("patchlens.models.loading.embedded", lambda name: replace(storybook, folder=broken))
+    monkeypatch.setattr("patchlens.models.source.embedded", lambda name: replace(storybook, folder=broken))
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PATCHLENS_HOME", str(tmp_path / "file" / "home"))
     monkeypatch.setattr(doctor, "_NEEDED", ("torch", "no_such_library"))

@@ -152,3 +152,53 @@ def test_when_the_disk_refuses(
     assert (ended.status, ended.out) == (2, "")
     assert os.strerror(number) in ended.err
     assert list(tmp_path.iterdir()) == [scene]
+
+
+def test_an_answer_is_read_too(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = run("read", scene, "-m", model, "-o", out, "--lens", "logit", "--layers", "0,4", "--answer", 3)
+    assert ended.status == 0, ended.err
+    readings = open_readings(out)
+    said = readings.select(kind="answer")
+    assert 1 <= len(said) / 2 <= 3
+    assert len(readings) - len(said) == 2 * 16
+
+
+def test_a_raw_prompt_and_text_positions(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    ended = run(
+        *("read", scene, "-m", model, "-o", tmp_path / "out", "--lens", "logit", "--layers", 1),
+        *("--prompt", "A cat <image> sleeps", "--raw", "--positions", "text"),
+    )
+    assert ended.status == 0, ended.err
+    assert set(open_readings(tmp_path / "out").table["kind"].to_pylist()) == {"text", "special"}
+    ended = run("read", scene, "-m", model, "-o", tmp_path / "no", "--lens", "logit", "--positions", "smell")
+    assert (ended.status, "visual, text, answer, all" in ended.err) == (2, True)
+
+
+def test_hidden_states_from_a_file(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    from patchlens.capture.capture import capture
+    from patchlens.models.loading import load_model
+
+    capture(load_model(model), scene, layers="1,3").save(tmp_path / "kept.safetensors")
+    ended = run(
+        *("read", tmp_path / "kept.safetensors", "-m", model, "-o", tmp_path / "out", "--lens", "logit"),
+        *("--layers", "3"),
+    )
+    assert ended.status == 0, ended.err
+    assert open_readings(tmp_path / "out").layers == (3,)
+    ended = run(
+        *("read", tmp_path / "kept.safetensors", "-m", model, "-o", tmp_path / "no", "--lens", "logit"),
+        *("--layers", 2),
+    )
+    assert (ended.status, "1, 3" in ended.err) == (2, True)
+
+
+def test_a_recording_for_a_model_that_hears_nothing(run, model: Path, tmp_path: Path) -> None:
+    import wave
+
+    with wave.open(str(tmp_path / "hum.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(b"\0\0" * 1600)
+    ended = run("read", tmp_path / "hum.wav", "-m", model, "-o", tmp_path / "out", "--lens", "logit")
+    assert ended.status == 2
+    assert "Cannot play the recording 'hum'" in ended.err

@@ -7,6 +7,7 @@ from PIL import Image
 from patchlens.inputs.image import ImageInput, open_image
 from patchlens.lenses.reading import SCHEMA, Readings
 from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.tile import Tile
 
 WORDS = ("dog", "Grass", "sky", "house", "tree", "ball", "red", "path")
 SENTENCES = tuple(f"a small {word} stands near the garden gate" for word in WORDS)
@@ -56,6 +57,8 @@ def readings(
             "lens": [lens] * total,
             "layer": np.array(layers)[layer],
             "position": token + 5,
+            "kind": ["patch"] * total,
+            "tile": np.zeros(total, dtype=int),
             "row": token // columns,
             "column": token % columns,
             "rank": rank + 1,
@@ -78,7 +81,7 @@ def readings(
     return Readings(
         pa.concat_tables(parts),
         images={name: image},
-        grids={name: PatchGrid(rows, columns, (height, width), (0.0, 0.0, float(height), float(width)))},
+        tiles={name: [Tile(PatchGrid(rows, columns, (height, width), (0.0, 0.0, float(height), float(width))))]},
         provenance=[
             {"image": name, "lens": lens, "k": k, **(BANK if lens == "latent" else {}), "states": STATES}
             for lens in lenses
@@ -108,9 +111,10 @@ def text_readings(words: tuple[str, ...] = ("once", "upon", "a", "time")) -> Rea
         "lens": ["logit"] * count,
         "layer": [3] * count,
         "position": list(range(count)),
+        "kind": ["text"] * count,
         "rank": [1] * count,
         "word": list(words),
         "token": list(words),
         "logit": [float(i) for i in range(count)],
     }
-    return Readings(table(found), images={"text": None}, grids={}, provenance=[])
+    return Readings(table(found), images={"text": None}, tiles={}, provenance=[])

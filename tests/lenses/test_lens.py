@@ -20,6 +20,8 @@ from patchlens.lenses.reading import Readings, open_readings
 from patchlens.lenses.registry import LENSES, make_lens
 from patchlens.models.model import Model
 from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.tile import KINDS, Tile
+from patchlens.models.token_map import TokenMap
 
 
 @pytest.fixture(scope="session", params=list(LENSES))
@@ -115,10 +117,9 @@ def test_states_of_another_model(lens: Lens, tiny_llava: Model, bank: Bank, stat
     assert list(willing.read(other)) == list(lens.read(states))
 
 
-def test_visual_tokens_that_do_not_fill_the_grid(lens: Lens, states: HiddenStates) -> None:
-    grid = PatchGrid(3, 3, (64, 96), (0.0, 0.0, 64.0, 96.0))
-    with pytest.raises(StatesError, match=r"16 visual tokens.*3 × 3 = 9"):
-        lens.read(replace(states, grid=grid))
+def test_states_of_the_encoder(lens: Lens, states: HiddenStates) -> None:
+    with pytest.raises(StatesError, match="were taken at the encoder"):
+        lens.read(replace(states, site="encoder"))
 
 
 def test_readings_of_a_lens_come_back_from_disk(lens: Lens, states: HiddenStates, tmp_path: Path) -> None:
@@ -151,8 +152,14 @@ def test_putting_together_a_real_image_takes_no_time(states: HiddenStates) -> No
         layers=layers,
         positions=torch.arange(tokens),
         token_ids=torch.zeros(tokens, dtype=torch.int64),
-        visual=torch.ones(tokens, dtype=torch.bool),
-        grid=PatchGrid(24, 24, (64, 96), (0.0, 0.0, 64.0, 96.0)),
+        tokens=TokenMap(
+            kinds=torch.full((tokens,), KINDS.index("patch")),
+            sources=torch.zeros(tokens, dtype=torch.int64),
+            tiles=torch.zeros(tokens, dtype=torch.int64),
+            cells=torch.arange(tokens),
+            seconds=torch.full((tokens, 2), torch.nan),
+            layout=((Tile(PatchGrid(24, 24, (64, 96), (0.0, 0.0, 64.0, 96.0))),),),
+        ),
     )
     start = time.perf_counter()
     readings = Parrot().read(large)

@@ -2,19 +2,19 @@ import pytest
 import torch
 from PIL import Image
 
-from patchlens.capture.capture import capture
+from patchlens.capture.capture import capture, request_of
 from patchlens.capture.hidden_states import HiddenStates
 from patchlens.errors import OptionError
-from patchlens.inputs.image import open_image
 from patchlens.lenses import logit
 from patchlens.lenses.logit import LogitLens, top_tokens
 from patchlens.models.model import Model
+from patchlens.models.prepare import prepare
 
 
 def test_the_last_layer_says_what_the_model_says(tiny_llava: Model, states: HiddenStates, picture: Image.Image) -> None:
-    prepared = tiny_llava.adapter.prepare(tiny_llava, open_image(picture), "Describe this image.")
+    prepared = prepare(tiny_llava, [request_of(picture, "Describe this image.")])
     with torch.no_grad():
-        logits = tiny_llava.network(**prepared.inputs).logits[0, prepared.visual_positions]
+        logits = tiny_llava.network(**prepared.inputs).logits[0, prepared.sequences[0].tokens.visual]
     values, tokens = logits.topk(5)
     readings = list(LogitLens(tiny_llava).read(states, layers=4))
     assert len(readings) == 16

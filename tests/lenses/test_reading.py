@@ -123,7 +123,7 @@ def test_join_refuses_repeats_and_two_images_of_one_name(scene: Readings) -> Non
 
 def test_images_must_be_given(scene: Readings) -> None:
     with pytest.raises(ReadingsError, match="scene"):
-        Readings(scene.table, images={}, grids={})
+        Readings(scene.table, images={}, tiles={})
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_images_must_be_given(scene: Readings) -> None:
 )
 def test_a_table_of_another_form_is_refused(scene: Readings, spoil: object, says: str) -> None:
     with pytest.raises(ReadingsError, match=says):
-        Readings(spoil(scene.table), images=scene.images, grids=scene.grids)  # type: ignore[operator]
+        Readings(spoil(scene.table), images=scene.images, tiles=scene.tiles)  # type: ignore[operator]
 
 
 def test_plain_text_columns_are_taken_too(scene: Readings) -> None:
     plain = pa.table({name: pa.array(scene.table[name].to_pylist()) for name in SCHEMA.names})
-    assert list(Readings(plain, images=scene.images, grids=scene.grids)) == list(scene)
+    assert list(Readings(plain, images=scene.images, tiles=scene.tiles)) == list(scene)
 
 
 def test_save_and_open(scene: Readings, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_save_and_open(scene: Readings, tmp_path: Path) -> None:
     ]
     back = open_readings(folder)
     assert back.table.equals(both.table)
-    assert back.grids == both.grids
+    assert back.tiles == both.tiles
     assert back.provenance == both.provenance
     assert back.images == both.images
     assert list(tmp_path.iterdir()) == [folder]
@@ -217,11 +217,11 @@ def _edit(path: Path, **changes: object) -> None:
         (lambda folder: _cut(folder / "readings.json"), "cut short or edited"),
         (lambda folder: _cut(folder / "000-scene.png"), "lost their image"),
         (lambda folder: synthetic.picture(shade=9).save(folder / "000-scene.png"), "was edited"),
-        (lambda folder: _edit(folder / "readings.json", format=7), "format version 7.*knows 1"),
+        (lambda folder: _edit(folder / "readings.json", format=7), "format version 7.*knows 2"),
         (lambda folder: _edit(folder / "readings.json", images=[{"name": "scene"}]), "do not have the form"),
         (lambda folder: _edit(folder / "readings.json", images=[]), "not among those given"),
         (lambda folder: (folder / "readings.json").write_text("[]"), "cut short or edited"),
-        (lambda folder: (folder / "readings.json").write_text('{"format": 1}'), "lacks images, provenance, sha256"),
+        (lambda folder: (folder / "readings.json").write_text('{"format": 2}'), "lacks images, provenance, sha256"),
     ],
 )
 def test_opening_what_is_spoiled(scene: Readings, tmp_path: Path, spoil: object, says: str) -> None:
@@ -239,7 +239,7 @@ def test_opening_nothing(tmp_path: Path) -> None:
 def test_a_grid_that_was_edited(scene: Readings, tmp_path: Path) -> None:
     folder = scene.save(tmp_path / "out")
     about = json.loads((folder / "readings.json").read_text())
-    about["images"][0]["grid"]["rows"] = "many"
+    about["images"][0]["tiles"][0]["grid"]["rows"] = "many"
     (folder / "readings.json").write_text(json.dumps(about))
     with pytest.raises(ReadingsError, match="grid"):
         open_readings(folder)

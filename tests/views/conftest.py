@@ -11,4 +11,4 @@ def unmeasured() -> Readings:
     scene = synthetic.readings("chance", lenses=("random",))
     at = scene.table.schema.get_field_index("similarity")
     table = scene.table.set_column(at, scene.table.schema.field(at), pa.nulls(len(scene.table), pa.float32()))
-    return Readings(table, images=scene.images, grids=scene.grids, provenance=[])
+    return Readings(table, images=scene.images, tiles=scene.tiles, provenance=[])

@@ -92,14 +92,14 @@ def over(tab: Any, row: int, column: int, rows: int = 4, columns: int = 6) -> tu
 
 def with_text_token(scene: Readings) -> Readings:
     """The readings and one more: a text token before the picture, whose word fits best of all."""
-    said = {"position": 0, "rank": 1, "word": "describe", "token": "▁describe", "similarity": 2.0}
+    said = {"position": 0, "kind": "text", "rank": 1, "word": "describe", "token": "▁describe", "similarity": 2.0}
     found = [
         synthetic.table(
             {name: [value] for name, value in ({"image": "scene", "lens": "latent", "layer": layer} | said).items()}
         )
         for layer in scene.layers
     ]
-    return Readings(pa.concat_tables([scene.table, *found]), images=scene.images, grids=scene.grids, provenance=[])
+    return Readings(pa.concat_tables([scene.table, *found]), images=scene.images, tiles=scene.tiles, provenance=[])
 
 
 def focused(tab: Any) -> list[str]:
@@ -140,10 +140,11 @@ def test_hover_previews_and_click_pins(opened: Open) -> None:
 def test_boxes_are_the_patch_grids_own(opened: Open) -> None:
     """A grid over the middle of the image: outside it there is no patch."""
     from patchlens.models.patch_grid import PatchGrid
+    from patchlens.models.tile import Tile
 
     scene = synthetic.readings(rows=4, columns=4)
     grid = PatchGrid(4, 4, (64, 96), (0.0, 16.0, 64.0, 80.0))
-    cropped = Readings(scene.table, images=scene.images, grids={"scene": grid}, provenance=[])
+    cropped = Readings(scene.table, images=scene.images, tiles={"scene": [Tile(grid)]}, provenance=[])
     tab = opened(cropped, "#patch=3,3")
     box = tab.locator("#stage").bounding_box()
     tab.mouse.click(box["x"] + box["width"] * 20 / 96, box["y"] + box["height"] * 20 / 64)
@@ -180,7 +181,7 @@ def test_keys(opened: Open) -> None:
 
 
 def test_arrows_lead_from_a_text_token_into_the_picture(opened: Open) -> None:
-    tab = opened(with_text_token(synthetic.readings()), "#layer=0")
+    tab = opened(with_text_token(synthetic.readings()), "#layer=0&position=0")
     assert place(tab).startswith("Text token at position 0")
     tab.locator("#stage").focus()
     tab.keyboard.press("ArrowDown")

@@ -111,7 +111,7 @@ def test_spans_and_places() -> None:
     (image,) = content["images"]
     assert (image["rows"], image["columns"]) == ([0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2])
     assert (image["height"], image["width"]) == (64, 96)
-    boxes = decoded(image["grid"]["boxes"]).reshape(6, 4)
+    boxes = decoded(image["boxes"]).reshape(6, 4)
     grid = readings.grids["scene"]
     assert [tuple(box) for box in boxes.tolist()] == [grid.box(*grid.at(i)) for i in range(6)]
 

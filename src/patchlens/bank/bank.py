@@ -316,7 +316,8 @@ class Bank:
         """Make sure that hidden states may be looked up here.
 
         Args:
-            fingerprint: Of the language model that the states come from.
+            fingerprint: Of the language model that the states come from; empty where it is not known, as of states from
+                elsewhere, and then the width alone is compared.
             d_model: Their width.
             allow_other_model: Accept another model of the same width, when comparing models is the point.
             model: The name of the states' model, for the message.
@@ -330,7 +331,7 @@ class Bank:
                 f"states are {d_model}-dimensional, from {model}. Open a bank of that model, or build one with "
                 "'patchlens bank build'."
             )
-        if fingerprint != self.provenance.fingerprint and not allow_other_model:
+        if fingerprint not in ("", self.provenance.fingerprint) and not allow_other_model:
             raise BankMismatch(
                 f"The bank {self.name} was built with {self.provenance.model} (weights "
                 f"{self.provenance.fingerprint[:12]}…); the hidden states come from {model} (weights "

@@ -111,7 +111,7 @@ def check_packing(model: Model, plan: Plan, layers: Sequence[int], packing: Pack
     small = Packing(packed=True, positions=int(np.diff(some.starts).max() * 3), packs=2)
     alone = Packing(packed=False, positions=1, packs=1)
     found, expected = (_all_rows(model, some, layers, make_batches(some, how, runs)) for how in (small, alone))
-    tolerance = _TOLERANCE.get(model.input_embeddings.dtype, max(_TOLERANCE.values()))
+    tolerance = _TOLERANCE.get(model.dtype, max(_TOLERANCE.values()))
     for layer in layers:
         difference = (found[layer] - expected[layer]).norm(dim=-1).max()
         if not difference <= tolerance:
@@ -127,7 +127,7 @@ def _forward_positions(model: Model) -> int:
     config = model.decoder.config
     inner = getattr(config, "intermediate_size", None) or 4 * model.d_model
     # What is alive at the widest place of a block, its attention mask included: some six rows of the inner width.
-    each = 6 * max(inner, 2 * model.d_model) * model.input_embeddings.element_size()
+    each = 6 * max(inner, 2 * model.d_model) * model.dtype.itemsize
     positions = _FORWARD["cpu" if model.device.type == "cpu" else "cuda"]
     while positions > 512 and positions * each > _memory(model.device) // _MEMORY_SHARE:
         positions //= 2

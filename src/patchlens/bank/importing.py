@@ -268,7 +268,7 @@ def _is_padding(rows: Rows) -> npt.NDArray[np.bool_]:
 def _check_width(path: Path, d_model: int, rows: Rows, loaded: Model | None) -> None:
     if loaded is None:
         return
-    vocabulary, width = loaded.input_embeddings.shape
+    vocabulary, width = loaded.vocabulary, loaded.d_model
     if d_model != width or (largest := int(rows.token_id.max())) >= vocabulary:
         found = f"{d_model}-dimensional rows" if d_model != width else f"the token id {largest:,}"
         raise BankMismatch(

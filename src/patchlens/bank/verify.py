@@ -196,7 +196,7 @@ def _least_cosine(bank: Bank, model: "patchlens.models.model.Model", layer: int,
     stored = DTYPES[bank.dtype].error(bank.d_model, row.scales)
     types = {
         str(bank.provenance.settings.get("compute_dtype")),
-        str(model.input_embeddings.dtype).removeprefix("torch."),
+        str(model.dtype).removeprefix("torch."),
     }
     # What an imported bank was computed in is not known; the coarsest type is assumed.
     roundoff = max(_ROUNDOFF.get(name, max(_ROUNDOFF.values())) for name in types)

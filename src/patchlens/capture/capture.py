@@ -1,115 +1,278 @@
 """Run a model once and keep the hidden states that were asked for; nothing else is computed."""
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from patchlens.axes import Int
 from patchlens.capture.hidden_states import HiddenStates
-from patchlens.errors import NonFiniteStates, OptionError
-from patchlens.inputs.image import ImageInput, open_image
-from patchlens.models.adapter import Prepared
-from patchlens.models.hooks import observe
+from patchlens.capture.sites import Place, places
+from patchlens.errors import NonFiniteStates, OptionError, OutOfMemory
+from patchlens.inputs.audio import AudioLike, open_audio
+from patchlens.inputs.image import ImageLike, open_image
+from patchlens.inputs.prompt import Prompt, open_prompt
+from patchlens.models.adapter import Prepared, PreparedPrompt, Request
 from patchlens.models.model import Model
-from patchlens.models.site import resolve_layers
+from patchlens.models.prepare import prepare
+from patchlens.models.token_map import TokenMap
 
-if TYPE_CHECKING:
-    import PIL.Image
+__all__ = ["capture", "capture_batch", "request_of"]
 
-__all__ = ["capture"]
-
-_POSITIONS = ("visual", "text", "all")
+_POSITIONS = ("visual", "text", "answer", "all")
 
 
 def capture(
     model: Model,
-    image: "str | Path | PIL.Image.Image | np.ndarray | ImageInput | None" = None,
-    prompt: str = "Describe this image.",
+    image: ImageLike | Sequence[ImageLike] | None = None,
+    prompt: str | Sequence[Mapping[str, Any]] = "Describe this image.",
     *,
+    audio: AudioLike | Sequence[AudioLike] | None = None,
     layers: str | int | Iterable[int] = "all",
     positions: str = "visual",
+    answer: int | str = 0,
+    raw: bool = False,
+    site: str = "language",
 ) -> HiddenStates:
-    """Take the hidden states of one image and prompt.
+    """Take the hidden states of one prompt with its images and recordings.
 
-    The head is never run, nor any block above the deepest wanted layer.
+    The head is never run (unless an answer is generated), nor any block above the deepest wanted layer.
 
     Args:
         model: From `load_model`.
-        image: Anything `open_image` takes; None for text alone.
-        prompt: Plain text; see `Adapter.prepare` for what the family makes of it.
+        image: Anything `open_image` takes, or several of them; None for none.
+        prompt: A line, which becomes a turn of the user where the model has a chat template, with the images before it;
+            or a conversation, as chat templates take it (see `open_prompt`). A line that holds the model's own
+            placeholders is taken as it is.
+        audio: Anything `open_audio` takes, or several.
         layers: "all", a number, several, or text such as "0,4,8-12"; see `resolve_layers`. Layer 0 at visual
             tokens is the projector's output.
-        positions: "visual" tokens, "text" tokens (special ones included), or "all".
+        positions: "visual" tokens (a recording's are meant too), "text" tokens (everything else), the tokens of the
+            "answer", or "all"; several with commas between.
+        answer: A number makes the model answer with at most so many tokens, greedily; a text is taken as its answer.
+            Either way its tokens are captured with the prompt's. A causal model's states at an answer's tokens are
+            those that it had while it generated them.
+        raw: Give the prompt to the tokenizer as it is, without chat template.
+        site: "language" for the language model; "encoder" for the vision encoder's blocks, in the encoder's own order
+            and without places; "projector input" and "projector output", which have layer 0 alone.
 
     Returns:
         The states of those tokens at those layers, on the CPU.
 
     Raises:
-        OptionError: A layer or a kind of position does not exist here.
-        ImageError: The image cannot be used.
+        OptionError: A layer, a site or a kind of position does not exist here.
+        ImageError: An image cannot be used; AudioError a recording.
         PromptError: The prompt does not fit the model.
         NonFiniteStates: The model computed NaN or infinity.
+        OutOfMemory: The device is too small; the message says what would need less.
 
     Example:
         >>> states = capture(model, "kitchen.jpg", layers="0,8")  # doctest: +SKIP
         >>> states.at(8).shape  # doctest: +SKIP
         torch.Size([576, 4096])
     """
-    wanted = resolve_layers(layers, model.n_layers)
-    opened = None if image is None else open_image(image)
-    prepared = model.adapter.prepare(model, opened, prompt)
-    rows = _wanted_positions(model, prepared, positions)
-    vectors = _run(model, prepared, wanted, rows)
-    _check_finite(model, vectors, wanted)
-    return HiddenStates(
-        vectors=vectors,
-        layers=wanted,
-        positions=rows,
-        token_ids=prepared.token_ids[rows],
-        visual=torch.isin(rows, prepared.visual_positions),
-        grid=prepared.grid,
-        image=opened,
-        prompt=prompt,
-        provenance=model.provenance(
-            "hidden states",
-            prompt=prompt,
-            layers=list(wanted),
-            positions=positions,
-            image=None if opened is None else opened.sha256,
-        ),
+    request = request_of(image, prompt, audio=audio, raw=raw)
+    return capture_batch(model, [request], layers=layers, positions=positions, answer=answer, site=site)[0]
+
+
+def capture_batch(
+    model: Model,
+    requests: Iterable[Request],
+    *,
+    layers: str | int | Iterable[int] = "all",
+    positions: str = "visual",
+    answer: int | str = 0,
+    site: str = "language",
+    batch_size: int = 8,
+) -> list[HiddenStates]:
+    """Take the hidden states of many prompts, several in one pass.
+
+    The states of a prompt are those that it has alone, up to rounding.
+
+    Args:
+        model: From `load_model`.
+        requests: From `request_of`.
+        layers: As for `capture`.
+        positions: As for `capture`.
+        answer: As for `capture`; with an answer, and at other sites than "language", prompts run one at a time.
+        site: As for `capture`.
+        batch_size: Prompts in one pass.
+
+    Raises:
+        OptionError: As for `capture`; a batch of less than one, or prompts with and without images in one batch.
+    """
+    if batch_size < 1:
+        raise OptionError(f"Capturing in batches of {batch_size}. Expected at least 1.")
+    if unknown := [kind for kind in positions.split(",") if kind not in _POSITIONS]:
+        raise OptionError(f"Cannot capture positions {unknown[0]!r}. Choose among {', '.join(_POSITIONS)}.")
+    single = model.adapter.beside_sequence or model.adapter.alone
+    together = batch_size if not answer and site == "language" and not single else 1
+    found: list[HiddenStates] = []
+    for batch in _batches(requests, together):
+        found += _captured(model, batch, layers, positions, answer, site)
+    return found
+
+
+def request_of(
+    image: ImageLike | Sequence[ImageLike] | None = None,
+    prompt: str | Sequence[Mapping[str, Any]] = "Describe this image.",
+    *,
+    audio: AudioLike | Sequence[AudioLike] | None = None,
+    raw: bool = False,
+) -> Request:
+    """Open what a prompt comes with; what a conversation's parts bring along comes first.
+
+    Args:
+        image: As for `capture`.
+        prompt: As for `capture`.
+        audio: As for `capture`.
+        raw: As for `capture`.
+
+    Raises:
+        ImageError: An image cannot be used; AudioError a recording; PromptError the prompt.
+    """
+    opened: Prompt = open_prompt(prompt, raw=raw)
+    images = [open_image(found) for kind, found in opened.given if kind == "image"] + [
+        *map(open_image, _several(image))
+    ]
+    played = [open_audio(found) for kind, found in opened.given if kind == "audio"] + [
+        *map(open_audio, _several(audio))
+    ]
+    names = _different([*(image.name for image in images), *(recording.name for recording in played)])
+    return Request(
+        opened,
+        tuple(replace(image, name=next(names)) for image in images),
+        tuple(replace(recording, name=next(names)) for recording in played),
     )
 
 
-def _wanted_positions(model: Model, prepared: Prepared, positions: str) -> Int[Tensor, " token"]:
-    if positions not in _POSITIONS:
-        raise OptionError(f"Cannot capture positions {positions!r}. Choose among {', '.join(_POSITIONS)}.")
-    everything = torch.arange(len(prepared.token_ids))
-    if positions == "all":
-        return everything
-    if positions == "text":
-        return everything[~torch.isin(everything, prepared.visual_positions)]
-    if len(prepared.visual_positions) == 0:
-        raise OptionError(
-            f"There are no visual tokens to capture from {model.name}: no image was given. Give an image to "
-            "a vision-language model, or ask for positions='text'."
+def _several(given: Any) -> list[Any]:
+    if given is None:
+        return []
+    alone = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int)  # samples and their rate
+    return list(given) if isinstance(given, list | tuple) and not alone else [given]
+
+
+def _different(names: Sequence[str]) -> Iterator[str]:
+    """Each name once: tables and pages know images by name, so the second of one name gets a number."""
+    taken: set[str] = set()
+    for plain in names:
+        name, number = plain, 1
+        while name in taken:
+            number += 1
+            name = f"{plain} ({number})"
+        taken.add(name)
+        yield name
+
+
+def _batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    batch: list[Request] = []
+    for request in requests:
+        batch.append(request)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _captured(
+    model: Model, requests: Sequence[Request], layers: Any, positions: str, answer: int | str, site: str
+) -> list[HiddenStates]:
+    prepared = prepare(model, requests)
+    if answer:
+        prepared = _answered(model, prepared, answer)
+    place = places(model, site, positions)
+    wanted = place.layers(layers)
+    chosen = [place.chosen(prepared, row, positions) for row in range(len(requests))]
+    try:
+        kept = _run(model, place, prepared, wanted, [found and found[0] for found in chosen])
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(_too_much(model, prepared, wanted)) from error
+    made = []
+    for request, found, sequence, vectors in zip(requests, chosen, prepared.sequences, kept, strict=True):
+        _check_finite(model, vectors, wanted)
+        count = vectors.shape[1]
+        rows, tokens = found or (torch.arange(count), TokenMap.without_places(count, len(sequence.sources)))
+        made.append(
+            HiddenStates(
+                vectors=vectors,
+                layers=wanted,
+                positions=rows,
+                token_ids=sequence.token_ids[rows] if place.on_sequence else torch.full_like(rows, -1),
+                tokens=tokens,
+                sources=sequence.sources,
+                prompt=request.prompt.text,
+                provenance=model.provenance(
+                    "hidden states",
+                    prompt=request.prompt.text,
+                    raw=request.prompt.raw,
+                    layers=list(wanted),
+                    positions=positions,
+                    site=site,
+                    sources=[source.sha256 for source in sequence.sources],
+                ),
+                site=site,
+            )
         )
-    return prepared.visual_positions
+    return made
 
 
-def _run(model: Model, prepared: Prepared, layers: tuple[int, ...], rows: Int[Tensor, " token"]) -> Tensor:
-    kept: dict[int, Tensor] = {}
+def _answered(model: Model, prepared: Prepared, answer: int | str) -> Prepared:
+    """The sequence with the model's own answer, or a given one, behind it."""
+    (sequence,) = prepared.sequences
+    if isinstance(answer, str):
+        ids = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
+    else:
+        inputs = model.accepted(prepared.inputs)
+        with torch.inference_mode():
+            out = model.adapter.generate(model.network, inputs, answer)[0].tolist()
+        start = inputs["input_ids"].shape[1]  # some families return the answer alone
+        begins = out[:start] == prepared.inputs["input_ids"][0].tolist()
+        ids = out[start:] if begins else out
+    new = torch.tensor([ids], dtype=torch.long)
+    longer = PreparedPrompt(
+        torch.cat([sequence.token_ids, new[0]]), sequence.tokens.followed_by("answer", len(ids)), sequence.sources
+    )
+    return Prepared(model.adapter.continued(prepared.inputs, new), (longer,))
+
+
+def _run(
+    model: Model, place: Place, prepared: Prepared, layers: tuple[int, ...], rows: Sequence[Tensor | None]
+) -> list[Tensor]:
+    kept: list[Tensor | None] = [None] * len(rows)
 
     def keep(layer: int, state: Tensor) -> None:
-        # Indexing copies, so later in-place work of the model cannot reach what is kept.
-        kept[layer] = state[0, rows.to(state.device)].detach().cpu()
+        # Each wanted row goes to its place in memory at once; later in-place work of the model cannot reach it.
+        for number, wanted in enumerate(rows):
+            taken = place.rows(state, number, wanted).detach()
+            if kept[number] is None:
+                kept[number] = torch.empty((len(layers), *taken.shape), dtype=taken.dtype)
+            kept[number][layers.index(layer)].copy_(taken)  # type: ignore[index]
 
-    with observe(model.blocks, layers, keep, then_stop=True):
+    with torch.inference_mode(), place.observe(layers, keep):
         model.run(prepared.inputs)
-    return torch.stack([kept[layer] for layer in layers])
+    return [vectors.clone() if vectors.is_inference() else vectors for vectors in kept if vectors is not None]
+
+
+def _too_much(model: Model, prepared: Prepared, layers: tuple[int, ...]) -> str:
+    weights = sum(parameter.nbytes for parameter in model.network.parameters())
+    length = prepared.inputs["input_ids"].shape[1]
+    batch = len(prepared.sequences)
+    fewer = f"Batches of {max(1, batch // 2)} would need half as much; " if batch > 1 else ""
+    return (
+        f"The device has too little memory to run {model.name} ({weights / 1e9:.1f} GB of weights) on {batch} × "
+        f"{length} "
+        f"tokens. {fewer}smaller images or a shorter prompt need less, and so does dtype='bfloat16' or "
+        "device_map='auto', which uses all devices. Fewer layers do not: states leave the device as they come."
+    )
+
+
+def _why_not_finite(dtype: torch.dtype) -> str:
+    if dtype == torch.float32:
+        return "Its weights are damaged; download or save the model again."
+    return f"The numbers overflow in {dtype}, or the weights are damaged; load the model with dtype='float32'."
 
 
 def _check_finite(model: Model, vectors: Tensor, layers: tuple[int, ...]) -> None:
@@ -117,7 +280,6 @@ def _check_finite(model: Model, vectors: Tensor, layers: tuple[int, ...]) -> Non
         bad = ~states.isfinite().all(dim=-1)
         if bad.any():
             raise NonFiniteStates(
-                f"{model.name} computed NaN or infinity at layer {layer}, for {int(bad.sum())} of {len(bad)} "
-                f"tokens. The numbers overflow in {states.dtype}, or the weights are damaged; load the model "
-                "with dtype='float32' and try again."
+                f"{model.name} computed NaN or infinity at layer {layer}, the first of those captured, for "
+                f"{int(bad.sum())} of {len(bad)} tokens. {_why_not_finite(states.dtype)}"
             )

@@ -5,7 +5,7 @@ It knows how to keep itself in one safetensors file; it does not know how states
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,25 @@ from torch import Tensor
 
 from patchlens.axes import Bool, Float, Int
 from patchlens.errors import OptionError, StatesError
+from patchlens.inputs.audio import AudioInput, open_audio
 from patchlens.inputs.image import ImageInput, open_image
 from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.token_map import Tile, TokenMap
 from patchlens.provenance import Provenance
 from patchlens.storage import replacing
 
-__all__ = ["HiddenStates"]
+__all__ = ["FORMAT", "SITES", "HiddenStates"]
 
-_FORMAT = "patchlens hidden states 1"
+FORMAT = "patchlens hidden states 2"
+
+SITES = ("language", "encoder", "projector input", "projector output")
+"""Where states can be taken: the language model's residual stream, the vision encoder's blocks, before and after what
+brings its output into the language model."""
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenStates:
-    """Hidden states of one image and prompt, tokens in sequence order."""
+    """Hidden states of one prompt with what was shown and played with it, tokens in sequence order."""
 
     vectors: Float[Tensor, "layer token d_model"]
     """As the model computed them, in its data type, on the CPU."""
@@ -43,14 +49,11 @@ class HiddenStates:
     token_ids: Int[Tensor, " token"]
     """Vocabulary ids; the image placeholder's at visual tokens."""
 
-    visual: Bool[Tensor, " token"]
-    """Which tokens came from the image; in (row, column) order among themselves."""
+    tokens: TokenMap
+    """What each token holds and where it lies."""
 
-    grid: PatchGrid | None
-    """Where the visual tokens lie; None without an image."""
-
-    image: ImageInput | None
-    """The image; None for text alone."""
+    sources: tuple[ImageInput | AudioInput, ...]
+    """The images and recordings that the map's source numbers mean; none for text alone."""
 
     prompt: str
     """As the person gave it, before any chat template."""
@@ -58,11 +61,31 @@ class HiddenStates:
     provenance: Provenance
     """How it was made."""
 
+    site: str = "language"
+    """Where they were taken: see `capture`."""
+
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def visual(self) -> Bool[Tensor, " token"]:
+        """Which tokens came from an image or a recording; fillers and separators did not."""
+        return self.tokens.visual
+
+    @property
+    def image(self) -> ImageInput | None:
+        """The only image; None without one, or with several."""
+        images = [source for source in self.sources if isinstance(source, ImageInput)]
+        return images[0] if len(images) == 1 else None
+
+    @property
+    def grid(self) -> PatchGrid | None:
+        """Where the visual tokens lie, if they lie in one grid; None otherwise, and then `tokens` says where."""
+        tiles = [tile for found in self.tokens.layout for tile in found]
+        return tiles[0].grid if len(tiles) == 1 else None
+
     def __repr__(self) -> str:
-        seen = "text" if self.image is None else f"'{self.image.name}'"
+        seen = ", ".join(f"'{source.name}'" for source in self.sources) or "text"
         layers = ",".join(map(str, self.layers))
         return f"<HiddenStates of {seen}: {len(self)} tokens × layers {layers}, from {self.provenance.model}>"
 
@@ -83,7 +106,7 @@ class HiddenStates:
         return self.vectors[self.layers.index(layer)]
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to one safetensors file, the image included.
+        """Write everything to one safetensors file, images and recordings included.
 
         Args:
             path: The file to make or replace.
@@ -98,10 +121,9 @@ class HiddenStates:
             "vectors": self.vectors,
             "positions": self.positions,
             "token_ids": self.token_ids,
-            "visual": self.visual,
+            **self.tokens.to_tensors(),
+            **{f"source_{number}": _pixels_or_samples(source) for number, source in enumerate(self.sources)},
         }
-        if self.image is not None:
-            tensors["image"] = _png(self.image)
         with replacing(Path(path)) as temporary:
             contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
             # Not by safetensors' save_file, which hides what the disk said and makes files for the owner alone.
@@ -129,10 +151,10 @@ class HiddenStates:
                 f"Opening hidden states: {path} is damaged, cut short or no safetensors file ({error}). "
                 "Capture them again."
             ) from error
-        if metadata.get("format") != _FORMAT:
+        if metadata.get("format") != FORMAT:
             raise StatesError(
                 f"Opening hidden states: {path} says its format is {metadata.get('format')!r}; this release "
-                f"reads '{_FORMAT}'. Give a file that HiddenStates.save wrote."
+                f"reads '{FORMAT}'. Give a file that HiddenStates.save wrote."
             )
         try:
             return cls._restored(tensors, metadata)
@@ -144,62 +166,73 @@ class HiddenStates:
     def _metadata(self) -> dict[str, str]:
         fields: dict[str, Any] = {
             "layers": list(self.layers),
-            "grid": self.grid and self.grid.to_json(),
-            "image": self.image and {"name": self.image.name, "source": self.image.source},
+            "layout": [[tile.to_json() for tile in tiles] for tiles in self.tokens.layout],
+            "sources": [_described(source) for source in self.sources],
             "prompt": self.prompt,
+            "site": self.site,
             "provenance": self.provenance.to_json(),
         }
-        return {"format": _FORMAT, **{name: json.dumps(value) for name, value in fields.items()}}
+        return {"format": FORMAT, **{name: json.dumps(value) for name, value in fields.items()}}
 
     @classmethod
     def _restored(cls, tensors: dict[str, Tensor], metadata: dict[str, str]) -> "HiddenStates":
         fields = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
         _check(tensors, fields)
-        image = None
-        if fields["image"] is not None:
-            # Through open_image, which computes the hash from the pixels that were kept.
-            opened = open_image(_pixels(tensors["image"]), name=fields["image"]["name"])
-            image = ImageInput(opened.pixels, opened.name, fields["image"]["source"], opened.sha256)
+        layout = [[Tile.from_json(tile) for tile in tiles] for tiles in fields["layout"]]
         return cls(
             vectors=tensors["vectors"],
             layers=tuple(fields["layers"]),
             positions=tensors["positions"],
             token_ids=tensors["token_ids"],
-            visual=tensors["visual"],
-            grid=fields["grid"] and PatchGrid.from_json(fields["grid"]),
-            image=image,
+            tokens=TokenMap.from_tensors(tensors, layout),
+            sources=tuple(_source(tensors[f"source_{n}"], about) for n, about in enumerate(fields["sources"])),
             prompt=fields["prompt"],
             provenance=Provenance.from_json(fields["provenance"]),
+            site=fields["site"],
         )
 
 
 def _check(tensors: dict[str, Tensor], fields: dict[str, Any]) -> None:
     """Raise ValueError unless everything has its type and as many tokens and layers as the rest."""
-    layers, image = fields["layers"], fields["image"]
+    layers = fields["layers"]
     if not all(type(layer) is int and layer >= 0 for layer in layers) or layers != sorted(set(layers)):
         raise ValueError(f"layers {layers}")
     tokens = tensors["positions"].shape
-    for name in ("positions", "token_ids", "visual"):
+    for name in ("positions", "token_ids", "kinds"):
         tensor = tensors[name]
         if tensor.ndim != 1 or tensor.shape != tokens:
             raise ValueError(f"{name} of shape {tuple(tensor.shape)} for positions of shape {tuple(tokens)}")
-        if tensor.is_floating_point() or (tensor.dtype == torch.bool) != (name == "visual"):
+        if tensor.is_floating_point() or tensor.dtype == torch.bool:
             raise ValueError(f"{name} of type {tensor.dtype}")
     vectors = tensors["vectors"]
     if vectors.ndim != 3 or vectors.shape[:2] != (len(layers), *tokens) or not vectors.is_floating_point():
         raise ValueError(f"vectors of shape {tuple(vectors.shape)} in {vectors.dtype} for {tokens.numel()} tokens")
-    texts = [fields["prompt"], *((image["name"], image["source"] or "") if image else ())]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"prompt and image {texts}")
+    if not isinstance(fields["prompt"], str) or fields["site"] not in SITES:
+        raise ValueError(f"prompt {fields['prompt']!r} at the site {fields['site']!r}")
+    if len(fields["layout"]) not in (0, len(fields["sources"])):
+        raise ValueError(f"a layout of {len(fields['layout'])} sources, of which there are {len(fields['sources'])}")
 
 
-def _png(image: ImageInput) -> Tensor:
+def _described(source: ImageInput | AudioInput) -> dict[str, Any]:
+    about = {"name": source.name, "source": source.source}
+    return about if isinstance(source, ImageInput) else {**about, "rate": source.rate}
+
+
+def _pixels_or_samples(source: ImageInput | AudioInput) -> Tensor:
+    if isinstance(source, AudioInput):
+        return torch.from_numpy(source.samples.copy())
     buffer = io.BytesIO()
-    image.pixels.save(buffer, "PNG")
+    source.pixels.save(buffer, "PNG")
     return torch.from_numpy(np.frombuffer(buffer.getvalue(), np.uint8).copy())
 
 
-def _pixels(png: Tensor) -> Any:
+def _source(kept: Tensor, about: dict[str, Any]) -> ImageInput | AudioInput:
+    """Through the functions that open them, which compute the hash from what was kept."""
+    name, path = about["name"], about["source"]
+    if not isinstance(name, str) or not isinstance(path, str | None):
+        raise ValueError(f"a source {about}")
+    if "rate" in about:
+        return replace(open_audio((kept.numpy(), int(about["rate"])), name=name), source=path)
     from PIL import Image
 
-    return Image.open(io.BytesIO(png.numpy().tobytes()))
+    return replace(open_image(Image.open(io.BytesIO(kept.numpy().tobytes())), name=name), source=path)

@@ -39,7 +39,7 @@ def demo(
     LatentLens searches is built and kept. Needs no network and no GPU.
     """
     began = time.monotonic()
-    from patchlens.cli.road import MARKER, open_images, read_images, save
+    from patchlens.cli.road import MARKER, open_all, read_all, save
     from patchlens.evaluation.naming import name_shares
     from patchlens.evaluation.truth import open_truth
     from patchlens.models.loading import load_model
@@ -47,10 +47,10 @@ def demo(
 
     member = _member(model)
     pictures = _pictures(member)
-    images = open_images(pictures)
+    images = open_all(pictures)
     truths = {path.stem: open_truth(path.with_suffix(".json")) for path in pictures}
     with replacing_folder(out, overwrite=True, marker=MARKER) as folder, progress() as report:
-        result = read_images(
+        result = read_all(
             images,
             lambda: load_model(member.name),
             bank=member.name,

@@ -1,4 +1,4 @@
-"""`patchlens read`: what the visual tokens of some pictures say."""
+"""`patchlens read`: what visual tokens of pictures say, or the tokens of recordings, or hidden states from files."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,12 @@ __all__ = ["read"]
 
 def read(
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", help="One or more picture files.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE",
+            help="One or more picture files; WAV files for a speech model; .safetensors files of hidden states.",
+            show_default=False,
+        ),
     ],
     model: Model,
     out: Annotated[
@@ -40,6 +45,16 @@ def read(
     prompt: Annotated[
         str, typer.Option(metavar="TEXT", help="What is said beside the picture.")
     ] = "Describe this image.",
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", metavar="", help="Give the prompt to the tokenizer as it is, without chat template."),
+    ] = False,
+    positions: Annotated[
+        str, typer.Option(metavar="KIND", help="Which tokens to read: visual, text, answer or all.")
+    ] = "visual",
+    answer: Annotated[
+        int, typer.Option(metavar="N", help="Let the model answer with at most N tokens, and read those too.")
+    ] = 0,
     allow_other_model: Annotated[
         bool,
         typer.Option("--allow-other-model", metavar="", help="Use a bank of another language model of the same width."),
@@ -51,23 +66,23 @@ def read(
     device_map: DeviceMap = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Read pictures with one or more lenses, and write a page to look at.
+    """Read pictures (or recordings, or hidden states) with one or more lenses, and write a page to look at.
 
     The folder opens in Python with patchlens.open_readings(DIR).
     """
     began = time.monotonic()
-    from patchlens.cli.road import MARKER, check_k, lens_names, open_images, read_images, save
+    from patchlens.cli.road import MARKER, check_k, lens_names, open_all, read_all, save
     from patchlens.models.embedded import embedded
     from patchlens.models.loading import load_model
     from patchlens.storage import replacing_folder
 
     lenses = lens_names(lens)
     check_k(k)
-    opened = open_images(images)
+    opened = open_all(images)
     if bank is None and embedded(model) is not None:
         bank = model
     with replacing_folder(out, overwrite=overwrite, marker=MARKER) as folder, progress() as report:
-        result = read_images(
+        result = read_all(
             opened,
             lambda: load_model(
                 model,
@@ -81,6 +96,9 @@ def read(
             layers=layers,
             k=k,
             prompt=prompt,
+            raw=raw,
+            positions=positions,
+            answer=answer,
             allow_other_model=allow_other_model,
             report=report,
         )

@@ -4,18 +4,22 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from patchlens.errors import OptionError
 from patchlens.progress import Report
 
 if TYPE_CHECKING:
     from patchlens.bank.bank import Bank
+    from patchlens.capture.hidden_states import HiddenStates
+    from patchlens.inputs.audio import AudioInput
     from patchlens.inputs.image import ImageInput
     from patchlens.lenses.reading import Readings
     from patchlens.models.model import Model
 
-__all__ = ["MARKER", "Result", "check_k", "lens_names", "open_images", "read_images", "save"]
+Input: TypeAlias = "ImageInput | AudioInput | HiddenStates"
+
+__all__ = ["MARKER", "Result", "check_k", "lens_names", "open_all", "read_all", "save"]
 
 MARKER = "readings.json"
 """The file by which a folder of readings is known; only such a folder is ever overwritten."""
@@ -55,49 +59,60 @@ def check_k(k: int) -> None:
         raise OptionError(f"Reading was asked for {k} candidates per visual token. Ask for at least 1.")
 
 
-def open_images(paths: Sequence[Path]) -> "list[ImageInput]":
-    """Open all pictures before anything slow begins; two of one name get a number each.
+def open_all(paths: Sequence[Path]) -> "list[Input]":
+    """Open everything before anything slow begins; two of one name get a number each.
 
     Raises:
-        ImageError: One of them cannot be used.
+        ImageError: A picture cannot be used; AudioError a recording; StatesError hidden states.
     """
+    from patchlens.capture.elsewhere import open_states
+    from patchlens.inputs.audio import open_audio
     from patchlens.inputs.image import open_image
 
-    opened: list[ImageInput] = []
+    opened: list[Input] = []
     taken: set[str] = set()
     for path in paths:
+        if path.suffix.lower() == ".safetensors":
+            opened.append(open_states(path))
+            continue
         stem = os.fsencode(path.stem).decode("utf-8", "replace")  # as `open_image` does, before names are compared
         name, number = stem, 1
         while name in taken:
             number += 1
             name = f"{stem} ({number})"
         taken.add(name)
-        opened.append(open_image(path, name=name))
+        opened.append((open_audio if path.suffix.lower() == ".wav" else open_image)(path, name=name))
     return opened
 
 
-def read_images(
-    images: "Sequence[ImageInput]",
+def read_all(
+    inputs: "Sequence[Input]",
     load: "Callable[[], Model]",
     *,
     bank: str | None,
     lenses: Sequence[str],
     layers: str,
     k: int,
-    prompt: str | None,
-    allow_other_model: bool,
+    prompt: str | None = None,
+    raw: bool = False,
+    positions: str = "visual",
+    answer: int = 0,
+    allow_other_model: bool = False,
     report: Report,
 ) -> Result:
-    """Read every visual token of the pictures with each lens.
+    """Read the wanted tokens of everything with each lens.
 
     Args:
-        images: What to read.
+        inputs: Pictures and recordings, each in a prompt of its own, and hidden states.
         load: Gives the model; called after the bank was opened, which fails sooner.
         bank: Folder or embedded name, needed by the latent lens alone.
         lenses: Names of lenses.
-        layers: As `resolve_layers` takes them.
+        layers: As `resolve_layers` takes them; hidden states are read at those of theirs that are among them.
         k: Candidates per token, layer and lens.
         prompt: None for `capture`'s own.
+        raw: As for `capture`.
+        positions: As for `capture`.
+        answer: As for `capture`; the answer's tokens are read besides the visual ones.
         allow_other_model: Use the bank of another language model of the same width.
         report: Told of every stage.
 
@@ -106,8 +121,11 @@ def read_images(
     """
     from patchlens.bank.bank import open_bank
     from patchlens.capture.capture import capture
+    from patchlens.capture.hidden_states import HiddenStates
+    from patchlens.inputs.audio import AudioInput
     from patchlens.lenses.reading import Readings
     from patchlens.lenses.registry import make_lens
+    from patchlens.models.site import layers_among
 
     opened = None if bank is None or "latent" not in lenses else open_bank(bank, report=report)
     report("Loading the model", 0, 1)
@@ -118,13 +136,22 @@ def read_images(
         # Before the first picture is run, not after it.
         opened.check(model.fingerprint, model.d_model, allow_other_model=allow_other_model, model=model.name)
     parts: list[Readings] = []
-    total = len(images) * len(made)
-    asked: dict[str, Any] = {} if prompt is None else {"prompt": prompt}
+    total = len(inputs) * len(made)
+    asked: dict[str, Any] = {"raw": raw, "answer": answer, "layers": layers}
+    if prompt is not None:
+        asked["prompt"] = prompt
     report("Reading", 0, total)
-    for image in images:
-        states = capture(model, image, layers=layers, **asked)
+    for given in inputs:
+        among = None
+        if isinstance(given, HiddenStates):
+            states = given
+            among = layers_among(layers, given.layers, f"these hidden states of {given.provenance.model}")
+        else:
+            shown = {"audio": given} if isinstance(given, AudioInput) else {"image": given}
+            wanted = "visual,answer" if answer and positions == "visual" else positions
+            states = capture(model, **shown, **asked, positions=wanted)
         for lens in made:
-            parts.append(lens.read(states, k=k))
+            parts.append(lens.read(states, k=k, layers=among))
             report("Reading", len(parts), total)
     return Result(Readings.join(parts), opened)
 

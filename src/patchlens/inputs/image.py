@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from patchlens.errors import ImageError
 
-__all__ = ["MAX_PIXELS", "ImageInput", "open_image"]
+__all__ = ["MAX_PIXELS", "ImageInput", "ImageLike", "open_image"]
 
 MAX_PIXELS = 100_000_000
 """An image with more pixels than this is refused before it is decoded; one of them in RGB takes 300 MB."""
@@ -50,7 +51,11 @@ class ImageInput:
         return self.pixels.height, self.pixels.width
 
 
-def open_image(source: str | Path | Image.Image | np.ndarray | ImageInput, name: str | None = None) -> ImageInput:
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | ImageInput
+"""What `open_image` takes."""
+
+
+def open_image(source: ImageLike, name: str | None = None) -> ImageInput:
     """Read an image and make it upright RGB.
 
     EXIF rotation is applied, of an animated file the first frame is taken, transparency is laid over white,

@@ -15,8 +15,10 @@ from torch import Tensor
 from patchlens.axes import Float
 from patchlens.capture.hidden_states import HiddenStates
 from patchlens.errors import NonFiniteStates, OptionError, StatesError
+from patchlens.inputs.image import ImageInput
 from patchlens.lenses.reading import SCHEMA, Readings
 from patchlens.models.model import Model
+from patchlens.models.token_map import KINDS
 
 __all__ = ["Lens"]
 
@@ -43,11 +45,18 @@ class Lens(ABC):
         Raises:
             OptionError: A k below 1 or above what there is to choose from, or a layer that was not captured.
             NonFiniteStates: NaN or infinity among the states.
-            StatesError: States that this lens cannot read; BankMismatch for a bank of another model.
+            StatesError: States of another model or of a site that it cannot read; BankMismatch for a bank of another
+                model.
         """
         if k < 1:
             raise OptionError(f"{self.name} was asked for {k} candidates per position. Ask for at least 1.")
         wanted = _wanted(states, layers)
+        if states.site not in ("language", "projector output"):
+            raise StatesError(
+                f"The {self.name} lens reads the language model's states; these were taken at the {states.site}. "
+                "Capture "
+                "at the site 'language' or 'projector output'."
+            )
         self._check(states)
         vectors = states.vectors[[states.layers.index(layer) for layer in wanted]]
         _refuse_non_finite(vectors, wanted)
@@ -75,7 +84,8 @@ def refuse_other_model(lens: str, model: Model, states: HiddenStates, allow_othe
             f"The {lens} lens of {model.name} reads states of width {model.d_model}; these have width {width} and "
             f"come from {states.provenance.model}. Make the lens with that model."
         )
-    if states.provenance.fingerprint != model.fingerprint and not allow_other_model:
+    # States from elsewhere may come without a fingerprint; then the width alone is compared.
+    if states.provenance.fingerprint not in ("", model.fingerprint) and not allow_other_model:
         raise StatesError(
             f"The {lens} lens was made with {model.name}; these states come from {states.provenance.model}, whose "
             "language model has other weights or was loaded in float16. Make the lens with that model, or pass "
@@ -110,57 +120,49 @@ def _assemble(
     lens: str, states: HiddenStates, layers: tuple[int, ...], k: int, columns: Columns, made_with: dict[str, Any]
 ) -> Readings:
     """Put the candidates of [layer, token, k] beside where they were found, column by column."""
-    image = states.image.name if states.image is not None else "text"
+    names = [source.name for source in states.sources] or ["text"]
     tokens, rows_each = len(states.positions), len(states.positions) * k
     total = len(layers) * rows_each
-    row, column = _patches(states)
-    per_layer = {
-        "position": pa.array(states.positions.numpy().astype(np.int32)),
-        "row": row,
-        "column": column,
-    }
+    per_token = {"position": pa.array(states.positions.numpy().astype(np.int32)), **_places(states, names)}
     spread = pa.array(np.tile(np.repeat(np.arange(tokens), k), len(layers)))
     known: dict[str, Any] = {
-        "image": _constant(image, total),
         "lens": _constant(lens, total),
         "layer": pa.array(np.repeat(np.array(layers, dtype=np.int32), rows_each)),
         "rank": pa.array(np.tile(np.arange(1, k + 1, dtype=np.int32), len(layers) * tokens)),
-        **{name: values.take(spread) for name, values in per_layer.items()},
+        **{name: values.take(spread) for name, values in per_token.items()},
         **columns,
     }
     table = pa.table(
         [known[field.name] if field.name in known else pa.nulls(total, field.type) for field in SCHEMA],
         schema=SCHEMA,
     )
-    record = {"image": image, "lens": lens, "k": k, "layers": list(layers), "prompt": states.prompt}
+    record = {"images": names, "lens": lens, "k": k, "layers": list(layers), "prompt": states.prompt}
+    pictures = [source if isinstance(source, ImageInput) else None for source in states.sources] or [None]
     return Readings(
         table,
-        images={image: states.image},
-        grids={} if states.grid is None else {image: states.grid},
+        images=dict(zip(names, pictures, strict=True)),
+        tiles=dict(zip(names, states.tokens.layout, strict=False)),
         provenance=[{**record, **made_with, "states": states.provenance.to_json()}],
     )
 
 
-def _patches(states: HiddenStates) -> tuple[pa.Array, pa.Array]:
-    """Row and column of each position; null for text."""
-    visual = states.visual.numpy()
-    count, grid = int(visual.sum()), states.grid
-    if count == 0:
-        nothing = pa.nulls(len(visual), pa.int32())
-        return nothing, nothing
-    if grid is None or count != len(grid):
-        expected = "no patch grid" if grid is None else f"a grid of {grid.rows} × {grid.columns} = {len(grid)}"
-        raise StatesError(
-            f"These hidden states hold {count} visual tokens and {expected}, so their patches are unknown. "
-            "Capture them again with positions='visual' or 'all'."
-        )
-    # Visual tokens stand in (row, column) order, text before, between and after them has no patch.
-    index = np.cumsum(visual) - 1
-    row, column = np.divmod(index, grid.columns)
-    return (
-        pa.array(row.astype(np.int32), mask=~visual),
-        pa.array(column.astype(np.int32), mask=~visual),
-    )
+def _places(states: HiddenStates, names: list[str]) -> dict[str, pa.Array]:
+    """What each token is, of which image, and where in it: null where it is nowhere."""
+    tokens = states.tokens
+    row, column = (place.numpy().astype(np.int32) for place in tokens.places())
+    nowhere = tokens.tiles.numpy() < 0
+    seconds = tokens.seconds.numpy().astype(np.float32)
+    # Text stands with the last image before it; what stands before all of them, with the first.
+    sources = np.maximum(np.maximum.accumulate(tokens.sources.numpy()), 0)
+    return {
+        "image": pa.DictionaryArray.from_arrays(pa.array(sources.astype(np.int32)), pa.array(names)),
+        "kind": pa.DictionaryArray.from_arrays(pa.array(tokens.kinds.numpy().astype(np.int32)), pa.array(KINDS)),
+        "tile": pa.array(tokens.tiles.numpy().astype(np.int32), mask=nowhere),
+        "row": pa.array(row, mask=nowhere),
+        "column": pa.array(column, mask=nowhere),
+        "start": pa.array(seconds[:, 0], from_pandas=True),
+        "end": pa.array(seconds[:, 1], from_pandas=True),
+    }
 
 
 def _constant(text: str, length: int) -> pa.Array:

@@ -47,7 +47,7 @@ class LogitLens(Lens):
         refuse_other_model(self.name, self.model, states, self.allow_other_model)
 
     def _candidates(self, vectors: Float[Tensor, "query d_model"], k: int) -> Columns:
-        vocab = self.model.input_embeddings.shape[0]
+        vocab = self.model.vocabulary
         chunk = max(1, CHUNK_BYTES // (4 * vocab))
         with torch.inference_mode():
             parts = [self._top(part, k) for part in torch.split(vectors, chunk)]

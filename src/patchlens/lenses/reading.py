@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from patchlens.errors import ImageError, OptionError, ReadingsError
 from patchlens.inputs.image import ImageInput, open_image
 from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.tile import Tile
 from patchlens.provenance import JSON
 from patchlens.storage import readable, replacing_folder, write_json
 
 __all__ = ["SCHEMA", "Candidate", "Reading", "Readings", "open_readings"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
 SCHEMA = pa.schema(
@@ -34,8 +35,12 @@ SCHEMA = pa.schema(
         ("lens", _TEXT),
         ("layer", pa.int32()),
         ("position", pa.int32()),
+        ("kind", _TEXT),
+        ("tile", pa.int32()),
         ("row", pa.int32()),
         ("column", pa.int32()),
+        ("start", pa.float32()),
+        ("end", pa.float32()),
         ("rank", pa.int32()),
         ("word", _TEXT),
         ("token", _TEXT),
@@ -52,7 +57,7 @@ SCHEMA = pa.schema(
 """Columns of a readings table. Text repeats, so it is dictionary-encoded; unknown is null."""
 
 _KEY = ("image", "lens", "layer", "position")
-_REQUIRED = ("image", "lens", "layer", "position", "rank", "word", "token")
+_REQUIRED = ("image", "lens", "layer", "position", "kind", "rank", "word", "token")
 
 
 @dataclass(frozen=True)
@@ -91,11 +96,19 @@ class Reading:
     position: int
     """Position in the language model's sequence, from 0."""
     row: int | None
-    """Row in the patch grid from the top; None for a text token."""
+    """Row in the patch grid from the top; None for what has no place in an image."""
     column: int | None
-    """Column in the patch grid from the left; None for a text token."""
+    """Column in the patch grid from the left; None likewise."""
     candidates: tuple[Candidate, ...]
     """Best first."""
+    kind: str = "text"
+    """What the position holds; see `token_map.KINDS`."""
+    tile: int | None = None
+    """Which tile of the image, in the order of `Readings.tiles`; None for what has no place."""
+    start: float | None = None
+    """For a token of a recording: from when, in seconds."""
+    end: float | None = None
+    """Until when."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -104,6 +117,10 @@ class Reading:
 
     def __repr__(self) -> str:
         where = f"position {self.position}" if self.row is None else f"row {self.row}, column {self.column}"
+        if self.tile:
+            where = f"tile {self.tile}, {where}"
+        if self.start is not None and self.end is not None:
+            where = f"{self.start:.2f} to {self.end:.2f} s"
         return f"Reading({self.image!r}, {self.lens}, layer {self.layer}, {where}: {', '.join(self.words)})"
 
 
@@ -115,8 +132,8 @@ class Readings:
 
     Attributes:
         table: One row per candidate, columns of `SCHEMA`.
-        images: The image of each name in the table; None for text alone.
-        grids: The patch grid of each image that has one.
+        images: The image of each name in the table; None for text alone and for recordings.
+        tiles: The tiles of each image that has places.
         provenance: How each part was made, one record per lens and image.
     """
 
@@ -125,7 +142,7 @@ class Readings:
         table: pa.Table,
         *,
         images: Mapping[str, ImageInput | None],
-        grids: Mapping[str, PatchGrid],
+        tiles: Mapping[str, Sequence[Tile]],
         provenance: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.table: pa.Table = _checked(table)
@@ -136,7 +153,7 @@ class Readings:
                 f"({', '.join(images) or 'none'}). Give an entry for each, None for text alone."
             )
         self.images: dict[str, ImageInput | None] = {name: images[name] for name in present}
-        self.grids: dict[str, PatchGrid] = {name: grids[name] for name in present if name in grids}
+        self.tiles: dict[str, tuple[Tile, ...]] = {name: tuple(tiles[name]) for name in present if tiles.get(name)}
         self.provenance: list[dict[str, Any]] = [dict(record) for record in provenance]
         self._starts = np.flatnonzero(self._numbers("rank") == 1)
 
@@ -149,6 +166,11 @@ class Readings:
     def lenses(self) -> tuple[str, ...]:
         """The lenses that spoke, in the order of the table."""
         return tuple(_distinct(self.table["lens"]))
+
+    @property
+    def grids(self) -> dict[str, PatchGrid]:
+        """The patch grid of each image that has one for all of it; not of images in several tiles."""
+        return {name: tiles[0].grid for name, tiles in self.tiles.items() if len(tiles) == 1}
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -169,6 +191,8 @@ class Readings:
         image: str | Iterable[str] | None = None,
         lens: str | Iterable[str] | None = None,
         layer: int | Iterable[int] | None = None,
+        kind: str | Iterable[str] | None = None,
+        tile: int | Iterable[int] | None = None,
         row: int | Iterable[int] | None = None,
         column: int | Iterable[int] | None = None,
         position: int | Iterable[int] | None = None,
@@ -180,6 +204,8 @@ class Readings:
             image: Names of images.
             lens: Names of lenses.
             layer: Layers.
+            kind: What the positions hold: "patch", "query", "audio", "text", "answer" …; see `token_map.KINDS`.
+            tile: Tiles of an image, in the order of `tiles`.
             row: Rows of the patch grid.
             column: Columns of the patch grid.
             position: Positions in the language model's sequence.
@@ -199,10 +225,11 @@ class Readings:
                     f"They hold: {', '.join(map(str, known)) or 'nothing'}."
                 )
         keep = np.ones(self.table.num_rows, dtype=bool)
-        for name, wanted in (("image", image), ("lens", lens)):
+        for name, wanted in (("image", image), ("lens", lens), ("kind", kind)):
             if wanted is not None:
                 keep &= _says(self.table[name], _several(wanted))
-        for name, wanted in (("layer", layer), ("row", row), ("column", column), ("position", position)):
+        whole = (("layer", layer), ("tile", tile), ("row", row), ("column", column), ("position", position))
+        for name, wanted in whole:
             if wanted is not None:
                 among = pa.array(_several(wanted), pa.int32())
                 keep &= pc.is_in(self.table[name], value_set=among).to_numpy()
@@ -220,6 +247,7 @@ class Readings:
         column: int | None = None,
         lens: str | None = None,
         image: str | None = None,
+        tile: int | None = None,
         position: int | None = None,
     ) -> Reading:
         """The one reading at a place; what is the same for all readings can be left out.
@@ -227,7 +255,7 @@ class Readings:
         Raises:
             OptionError: No reading is there, or more than one; the message names what is missing.
         """
-        place = {"image": image, "lens": lens, "layer": layer, "row": row, "column": column}
+        place = {"image": image, "lens": lens, "layer": layer, "tile": tile, "row": row, "column": column}
         asked = {name: value for name, value in {**place, "position": position}.items() if value is not None}
         found = self.select(**cast(dict[str, Any], asked))
         if len(found) == 1:
@@ -237,7 +265,7 @@ class Readings:
             raise OptionError(f"There is no reading at {where}. {self._extent()}")
         several = [
             f"{name} ({', '.join(map(str, values[:6]))}{', …' if len(values) > 6 else ''})"
-            for name in ("image", "lens", "layer", "row", "column", "position")
+            for name in ("image", "lens", "layer", "tile", "row", "column", "position")
             if name not in asked and len(values := found.table[name].unique().to_pylist()) > 1
         ]
         raise OptionError(f"{len(found)} readings are at {where}. Say which: {'; '.join(several)}.")
@@ -253,23 +281,23 @@ class Readings:
         if not parts:
             raise ReadingsError("There are no readings to join. Give at least one.")
         images: dict[str, ImageInput | None] = {}
-        grids: dict[str, PatchGrid] = {}
+        tiles: dict[str, tuple[Tile, ...]] = {}
         for part in parts:
             for name, image in part.images.items():
                 known = images.setdefault(name, image)
-                grid = part.grids.get(name)
-                if _pixels(known) != _pixels(image) or (grid and grids.get(name, grid) != grid):
+                cut = part.tiles.get(name)
+                if _pixels(known) != _pixels(image) or (cut and tiles.get(name, cut) != cut):
                     raise ReadingsError(
                         f"Two different images in these readings are called {name!r}. "
                         "Give them names of their own: open_image(source, name='…')."
                     )
-            grids.update(part.grids)
+            tiles.update(part.tiles)
         table = pa.concat_tables([part.table for part in parts])
         provenance: list[dict[str, Any]] = []
         for record in (record for part in parts for record in part.provenance):
             if record not in provenance:
                 provenance.append(record)
-        joined = cls(table, images=images, grids=grids, provenance=provenance)
+        joined = cls(table, images=images, tiles=tiles, provenance=provenance)
         _refuse_repeats(joined)
         return joined
 
@@ -289,14 +317,13 @@ class Readings:
             pq.write_table(self.table, temporary / "readings.parquet", compression="zstd")
             entries: list[JSON] = []
             for number, (name, image) in enumerate(self.images.items()):
-                entry: dict[str, JSON] = {"name": name, "file": None, "source": None, "sha256": None, "grid": None}
+                entry: dict[str, JSON] = {"name": name, "file": None, "source": None, "sha256": None}
                 if image is not None:
                     # The name may hold anything; the number keeps two alike apart.
                     file = f"{number:03}-{re.sub(r'[^A-Za-z0-9_-]+', '-', name)[:60]}.png"
                     image.pixels.save(temporary / file)
                     entry |= {"file": file, "source": image.source, "sha256": image.sha256}
-                if name in self.grids:
-                    entry["grid"] = self.grids[name].to_json()
+                entry["tiles"] = [tile.to_json() for tile in self.tiles.get(name, ())]
                 entries.append(entry)
             write_json(
                 temporary / "readings.json",
@@ -326,12 +353,12 @@ class Readings:
         return cast("np.ndarray[Any, np.dtype[Any]]", self.table[name].to_numpy())
 
     def _with(self, table: pa.Table) -> "Readings":
-        return Readings(table, images=self.images, grids=self.grids, provenance=self.provenance)
+        return Readings(table, images=self.images, tiles=self.tiles, provenance=self.provenance)
 
     def _extent(self) -> str:
-        grids = ", ".join(f"{name} {grid.rows} × {grid.columns}" for name, grid in list(self.grids.items())[:4])
+        grids = ", ".join(f"{name} {_shape(tiles)}" for name, tiles in list(self.tiles.items())[:4])
         return (
-            f"These readings hold {_count(len(self.images), 'image')} ({grids or 'text alone'}; rows and columns "
+            f"These readings hold {_count(len(self.images), 'image')} ({grids or 'no places'}; rows and columns "
             f"count from 0), the lenses {', '.join(self.lenses)} and {_span(self.layers)}."
         )
 
@@ -359,10 +386,8 @@ def _open(folder: Path) -> Readings:
         )
     try:
         images = {entry["name"]: _open_image(folder, entry) for entry in about["images"]}
-        grids = {
-            entry["name"]: PatchGrid.from_json(entry["grid"]) for entry in about["images"] if entry["grid"] is not None
-        }
-        return Readings(pq.read_table(path), images=images, grids=grids, provenance=about["provenance"])
+        tiles = {entry["name"]: [Tile.from_json(tile) for tile in entry["tiles"]] for entry in about["images"]}
+        return Readings(pq.read_table(path), images=images, tiles=tiles, provenance=about["provenance"])
     except (KeyError, TypeError, ValueError, AttributeError, OptionError, pa.ArrowException) as error:
         raise ReadingsError(
             f"The readings in {folder} do not have the form of format version {FORMAT_VERSION} ({error}). "
@@ -455,7 +480,7 @@ def _reading(rows: list[dict[str, Any]]) -> Reading:
         )
         for row in rows
     )
-    place = ("image", "lens", "layer", "position", "row", "column")
+    place = ("image", "lens", "layer", "position", "kind", "tile", "row", "column", "start", "end")
     return Reading(**{name: first[name] for name in place}, candidates=candidates)
 
 
@@ -493,6 +518,12 @@ def _digest(path: Path) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _shape(tiles: Sequence[Tile]) -> str:
+    if len(tiles) > 1:
+        return f"in {len(tiles)} tiles"
+    return f"{tiles[0].grid.rows} × {tiles[0].grid.columns}"
 
 
 def _span(layers: Sequence[int]) -> str:

@@ -30,11 +30,19 @@ class Place:
     position: int
     row: int | None
     column: int | None
+    tile: int | None = None
+    """Which tile, of an image in several; None otherwise."""
+    start: float | None = None
+    """For a token of a recording, its second."""
 
     @property
     def label(self) -> str:
         """How a table names it."""
-        return f"{self.row}, {self.column}" if self.row is not None else f"position {self.position}"
+        if self.start is not None:
+            return f"{self.start:.2f} s"
+        if self.row is None:
+            return f"position {self.position}"
+        return f"{self.row}, {self.column}" if self.tile is None else f"{self.tile}: {self.row}, {self.column}"
 
 
 def excerpt(
@@ -52,7 +60,8 @@ def excerpt(
     best = table.filter(pc.equal(table["rank"], 1))
     value = "similarity" if best["similarity"].null_count < best.num_rows else "logit"
     ranked = best.sort_by([(value, "descending"), ("position", "ascending")])
-    rows = ranked.select(["position", "row", "column", "word"]).to_pylist()
+    rows = ranked.select(["position", "row", "column", "word", "tile", "start"]).to_pylist()
+    several = len(readings.tiles.get(image, ())) > 1
     first_saying: dict[str, int] = {}
     for number, row in enumerate(rows):
         first_saying.setdefault(row["word"].lower(), number)
@@ -60,7 +69,10 @@ def excerpt(
     ordered = [rows[number] for number in sorted(range(len(rows)), key=lambda number: number not in fresh)]
     chosen = sorted(ordered[:places], key=lambda row: int(row["position"]))
     return (
-        [Place(image, row["position"], row["row"], row["column"]) for row in chosen],
+        [
+            Place(image, row["position"], row["row"], row["column"], row["tile"] if several else None, row["start"])
+            for row in chosen
+        ],
         _spread(known, layers),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from patchlens.errors import ImageError, ModelIncomplete
 from patchlens.inputs.image import MAX_PIXELS
 
-__all__ = ["check_resized", "shown_region"]
+__all__ = ["centre_region", "check_resized", "image_setting", "output_size", "padded_square", "shown_region"]
 
 _Size = tuple[int, int]  # height, width
 
@@ -41,9 +41,80 @@ def shown_region(
             f"{image_size[0]} × {image_size[1]}, but its settings say {resized[0]} × {resized[1]}. Its "
             "patches cannot be placed on the image; report this processor."
         )
+    return centre_region(image_size, padded, resized, seen)
+
+
+def centre_region(image_size: _Size, padded: _Size, resized: _Size, seen: _Size) -> tuple[float, float, float, float]:
+    """Find the region of the original image that is left when its sides are padded, resized and cropped in the centre.
+
+    Args:
+        image_size: (height, width) of the original image.
+        padded: The same where nothing is padded before it is resized.
+        resized: (height, width) after that.
+        seen: (height, width) after cropping.
+
+    Returns:
+        (top, left, bottom, right) in original pixels.
+
+    Example:
+        >>> centre_region((100, 200), (100, 200), (50, 100), (50, 50))
+        (0.0, 50.0, 100.0, 150.0)
+    """
     sides = [_side(image_size[axis], padded[axis], resized[axis], seen[axis]) for axis in (0, 1)]
     (top, bottom), (left, right) = sides
     return top, left, bottom, right
+
+
+def padded_square(
+    image_processor: Any, image_size: tuple[int, int], longest: int
+) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    """Follow an image through a processor that fits its longest side and then pads to a square.
+
+    Args:
+        image_processor: The model's; its settings are read.
+        image_size: (height, width) of the original upright image, in pixels.
+        longest: What it resizes the longest side to.
+
+    Returns:
+        The region that the output shows, (top, left, bottom, right) in original pixels, larger than the image where it
+        was padded; and the output's (height, width).
+    """
+    resized = image_size
+    if _setting(image_processor, "do_resize"):
+        least, factor = image_processor.min_size, longest / max(image_size)
+        resized = max(round(image_size[0] * factor), least), max(round(image_size[1] * factor), least)
+    seen = (max(resized), max(resized)) if _setting(image_processor, "do_pad") else resized
+    region = []
+    for original, fitted, side in zip(image_size, resized, seen, strict=True):
+        scale = original / fitted
+        begin = -((side - fitted) // 2) * scale
+        region.append((begin, begin + side * scale))
+    (top, bottom), (left, right) = region
+    return (top, left, bottom, right), seen
+
+
+def output_size(image_processor: Any, image_size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) of the pixels that the processor will make of an image.
+
+    Args:
+        image_processor: The model's; its settings are read.
+        image_size: (height, width) of the original upright image, in pixels.
+    """
+    if _setting(image_processor, "do_center_crop"):
+        crop = dict(_setting(image_processor, "crop_size"))
+        return int(crop["height"]), int(crop["width"])
+    return _resized(image_processor, _padded(image_processor, image_size))
+
+
+def image_setting(processor: Any, name: str) -> Any:
+    """A setting as the processor hands it to its image processor: some processors have defaults that go before its own.
+
+    Args:
+        processor: The model's.
+        name: Such as "crop_to_patches".
+    """
+    defaults = processor.valid_processor_kwargs._defaults.get("images_kwargs", {})
+    return defaults[name] if name in defaults else _setting(processor.image_processor, name)
 
 
 def check_resized(image_processor: Any, image_size: tuple[int, int]) -> None:

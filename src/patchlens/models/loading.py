@@ -1,10 +1,8 @@
 """From a name to a model that has proved itself; every failure of the libraries below becomes one of ours."""
 
+import importlib.util
+import json
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +11,48 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMultimodalLM,
-    AutoProcessor,
     AutoTokenizer,
-    PreTrainedConfig,
+    PreTrainedModel,
 )
 
-from patchlens.errors import MissingExtra, ModelIncomplete, ModelNotFound, OptionError, PatchlensError
-from patchlens.models.embedded import embedded, embedded_names
-from patchlens.models.families.causal import CausalAdapter
+from patchlens.errors import MissingExtra, ModelIncomplete, OptionError
+from patchlens.models.adapter import Adapter
 from patchlens.models.model import Model, text_decoder, weights_fingerprint
 from patchlens.models.proof import prove
 from patchlens.models.quiet import quiet
 from patchlens.models.registry import adapter_for
+from patchlens.models.source import Source, find_source, first_line, loading_of, read_config
+from patchlens.models.without_torchvision import torchvision_optional
 
-__all__ = ["Model", "load_model", "model_of"]
+__all__ = ["Model", "load_model", "model_of", "processor_of"]
 
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def load_model(
-    model: str | Path | Model,
+    model: str | Path | Model | PreTrainedModel,
     *,
+    processor: Any = None,
     revision: str | None = None,
     dtype: str | torch.dtype = "auto",
     device_map: str | dict[str, Any] | None = None,
+    offload_folder: str | Path | None = None,
+    lora: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Model:
     """Load a vision-language model or a language model, and check that it can be looked into.
 
     Args:
-        model: The name of an embedded model, a local Hugging Face folder, or a Hub id; a loaded model is
-            given back as it is.
+        model: The name of an embedded model, a local Hugging Face folder, or a Hub id. A network of transformers that
+            is loaded already is looked into as and where it is; a model of ours is given back.
+        processor: Of a network that is loaded already: its processor, or its tokenizer to read text alone.
         revision: Branch, tag or commit on the Hub.
         dtype: "auto" keeps what the weights are stored in; or "float32", "bfloat16", "float16".
-        device_map: None for the CPU; a device such as "cuda:0"; or what `accelerate` takes ("auto").
+        device_map: None for the CPU; a device such as "cuda:0"; or what `accelerate` takes ("auto"). What does not fit
+            on the devices stays in main memory or on disk and is fetched when it is needed.
+        offload_folder: Where weights go that even main memory cannot hold.
+        lora: Folder or Hub id of a LoRA adapter to put on the model; a folder that holds an adapter alone can also be
+            given as `model`, and its base model is loaded.
         trust_remote_code: Run Python code that comes with the model. Off unless asked for.
 
     Returns:
@@ -59,22 +64,29 @@ def load_model(
         ModelNotFound: There is no such embedded model, folder or Hub id.
         ModelIncomplete: Files are missing or damaged, or the check failed.
         UnknownFamily: No adapter serves this model type.
-        OptionError: The data type, the device or the revision is none, or the model does not fit on the devices.
-        MissingExtra: The device map needs a library that is not installed.
+        OptionError: The data type, the device or the revision is none.
+        MissingExtra: The device map or the LoRA adapter needs a library that is not installed.
     """
     if isinstance(model, Model):
         return model
+    if isinstance(model, nn.Module):
+        return model_of(model, processor)
     torch_dtype = _dtype(dtype)
-    source = _find(model, revision)
+    source = find_source(model, revision)
+    if lora is None and source.local and _is_adapter(source):
+        lora, source = source.place, find_source(_base_of(source), revision)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = _config(source, revision)
+    config = read_config(source, revision)
     adapter = adapter_for(config)
-    takes_images = "image" in adapter.modalities
-    loader = AutoModelForMultimodalLM if takes_images else AutoModelForCausalLM
-    network = _network(source, loader, torch_dtype, device_map, options | _attention(config))
+    multimodal = adapter.modalities != ("text",)
+    loader = AutoModelForMultimodalLM if multimodal else AutoModelForCausalLM
+    elsewhere = {} if offload_folder is None else {"offload_folder": os.fspath(offload_folder)}
+    network = _network(source, loader, torch_dtype, device_map, options | _attention(config) | elsewhere)
+    if lora is not None:
+        _put_on(source, network, lora)
+    adapter.settle(network)
     decoder = text_decoder(network)
-    _refuse_offloaded(source, decoder)
-    processor = _processor(source, options) if takes_images else None
+    processor = processor_of(source, adapter, options) if multimodal else None
     tokenizer = processor.tokenizer if processor is not None else _tokenizer(source, options)
     loaded = Model(
         name=source.name,
@@ -87,6 +99,7 @@ def load_model(
         loading={
             "model": os.path.abspath(source.place) if source.local else source.place,
             "dtype": str(torch_dtype).removeprefix("torch."),
+            "lora": None if lora is None else os.path.abspath(lora) if os.path.isdir(lora) else str(lora),
             **options,
         },
     )
@@ -95,36 +108,44 @@ def load_model(
     return loaded
 
 
-def model_of(network: Any, tokenizer: Any) -> Model:
-    """Look into a language model that a program made or loaded itself.
+def model_of(network: Any, processor: Any) -> Model:
+    """Look into a model that a program made or loaded itself.
 
     Args:
-        network: A causal language model of transformers, in evaluation mode; it stays as it is.
-        tokenizer: Its tokenizer.
+        network: A model of transformers, in evaluation mode; it stays where it is, and as it is but for what
+            `Adapter.settle` sets.
+        processor: Its processor; or its tokenizer, and then it reads text alone.
 
     Returns:
-        The model, after the checks of `load_model`. Without a processor it reads text alone.
+        The model, after the checks of `load_model`.
 
     Raises:
-        OptionError: The network is being trained.
+        OptionError: The network is being trained, or no processor was given.
         UnknownFamily: No adapter serves this model type.
         ModelIncomplete: A check failed.
     """
     name = getattr(network, "name_or_path", "") or type(network).__name__
+    if processor is None:
+        raise OptionError(
+            f"Looking into {name}, which is loaded already, needs its processor, or its tokenizer to read text alone. "
+            "Pass "
+            "processor=…."
+        )
     if network.training:
         raise OptionError(
             f"{name} is in training mode, where dropout makes hidden states random. Call its eval() first."
         )
-    decoder = text_decoder(network)
-    _refuse_offloaded(_Source(name, name, local=True), decoder)
     found = adapter_for(network.config.to_dict())
+    found.settle(network)
+    decoder = text_decoder(network)
+    tokenizer = getattr(processor, "tokenizer", None)
     made = Model(
         name=name,
         revision=getattr(network.config, "_commit_hash", None),
         network=network,
-        tokenizer=tokenizer,
-        processor=None,
-        adapter=CausalAdapter() if "image" in found.modalities else found,
+        tokenizer=processor if tokenizer is None else tokenizer,
+        processor=None if tokenizer is None else processor,
+        adapter=found,
         fingerprint=weights_fingerprint(decoder),
     )
     with quiet():
@@ -132,80 +153,8 @@ def model_of(network: Any, tokenizer: Any) -> Model:
     return made
 
 
-@dataclass(frozen=True)
-class _Source:
-    name: str  # as the person wrote it
-    place: str  # what transformers is given
-    local: bool
-
-
-def _find(model: str | Path, revision: str | None) -> _Source:
-    name = str(model)
-    found = embedded(name) if isinstance(model, str) else None
-    folder = found.folder if found else Path(os.path.expanduser(name))
-    # os.path says no where Path raises: names too long, parents that may not be entered, unknown users.
-    local = found is not None or os.path.exists(folder)
-    if local and revision is not None:
-        raise OptionError(
-            f"Cannot load revision '{revision}' of {name}: it is on this disk, and only models on the Hub "
-            "have revisions. Leave the revision out."
-        )
-    if local and not os.path.isdir(folder):
-        raise ModelNotFound(
-            f"Loading {name}: {folder} is not a folder. Give the folder that holds config.json and the weights."
-        )
-    if not local and (isinstance(model, Path) or not _HUB_ID.fullmatch(name)):
-        raise ModelNotFound(
-            f"Loading {name}: there is no such folder, and it cannot be a Hub id. Check the path; {_embedded_hint()}"
-        )
-    return _Source(name, str(folder) if local else name, local)
-
-
-def _embedded_hint() -> str:
-    names = ", ".join(f"'{name}'" for name in embedded_names())
-    return f"models that need no download: {names or 'none installed'}."
-
-
-@contextmanager
-def _loading(part: str, source: _Source) -> Iterator[None]:
-    """Run quietly; whatever the libraries underneath raise becomes ModelIncomplete with its first line."""
-    try:
-        with quiet():
-            yield
-    except PatchlensError:
-        raise
-    except Exception as error:
-        raise ModelIncomplete(
-            f"Loading the {part} of {source.name} failed: {_first_line(error)} Files are missing, damaged or "
-            f"of another release; {'save or copy the folder' if source.local else 'download the model'} "
-            "again."
-        ) from error
-
-
-def _config(source: _Source, revision: str | None) -> dict[str, Any]:
-    if source.local and not os.path.isfile(Path(source.place) / "config.json"):
-        raise ModelIncomplete(
-            f"Loading {source.name}: the folder holds no config.json. Give a folder as transformers saves "
-            "it, with config.json, the weights and the tokenizer."
-        )
-    try:
-        with quiet():
-            fields, _ = PreTrainedConfig.get_config_dict(source.place, revision=revision)
-        return dict(fields)
-    except Exception as error:
-        if source.local:
-            raise ModelIncomplete(
-                f"Loading {source.name}: its config.json cannot be read: {_first_line(error)} Copy or "
-                "download the file again."
-            ) from error
-        raise ModelNotFound(
-            f"Loading {source.name}: it is no embedded model and no folder here, and the Hub gave nothing: "
-            f"{_first_line(error)} Check the name, the network and your access; {_embedded_hint()}"
-        ) from error
-
-
 def _network(
-    source: _Source,
+    source: Source,
     loader: Any,
     dtype: str | torch.dtype,
     device_map: str | dict[str, Any] | None,
@@ -214,7 +163,7 @@ def _network(
     device = _single_device(device_map)
     spread = {} if device is not None or device_map is None else {"device_map": device_map}
     try:
-        with _loading("weights", source):
+        with loading_of("weights", source):
             network, info = loader.from_pretrained(
                 source.place, dtype=dtype, output_loading_info=True, **spread, **options
             )
@@ -230,13 +179,38 @@ def _network(
     return network if device is None else _moved(source, network, device)
 
 
+def _is_adapter(source: Source) -> bool:
+    here = Path(source.place)
+    return (here / "adapter_config.json").is_file() and not (here / "config.json").is_file()
+
+
+def _base_of(source: Source) -> str:
+    try:
+        base = json.loads((Path(source.place) / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(base["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelIncomplete(
+            f"Loading {source.name}: it holds a LoRA adapter whose adapter_config.json does not name its base model "
+            f"({first_line(error)}). Load the base model and pass lora='{source.name}'."
+        ) from error
+
+
+def _put_on(source: Source, network: Any, lora: str | Path) -> None:
+    """Put an adapter's weights into the model's own modules; states are those with the adapter on."""
+    if importlib.util.find_spec("peft") is None:
+        raise MissingExtra(f"The LoRA adapter {lora} of {source.name} needs peft: pip install 'patchlens[lora]'.")
+    with loading_of(f"LoRA adapter {lora}", source):
+        network.load_adapter(os.fspath(lora))
+    network.requires_grad_(False).eval()
+
+
 def _attention(config: dict[str, Any]) -> dict[str, Any]:
     """Under sdpa, transformers leaves out the soft cap of Gemma 2's attention scores without a word."""
     capped = any(part.get("attn_logit_softcapping") for part in (config, config.get("text_config") or {}))
     return {"attn_implementation": "eager"} if capped else {}
 
 
-def _check_complete(source: _Source, info: dict[str, Any]) -> None:
+def _check_complete(source: Source, info: dict[str, Any]) -> None:
     missing = sorted(str(key) for key in [*info["missing_keys"], *info["mismatched_keys"]])
     if missing:
         raise ModelIncomplete(
@@ -246,29 +220,30 @@ def _check_complete(source: _Source, info: dict[str, Any]) -> None:
         )
 
 
-def _refuse_offloaded(source: _Source, decoder: nn.Module) -> None:
-    """Weights that accelerate keeps elsewhere and fetches block by block are on "meta", where none can be read."""
-    if any(parameter.is_meta for parameter in decoder.parameters()):
-        raise OptionError(
-            f"The language model of {source.name} does not fit on these devices: accelerate left a part of it in main "
-            "memory or on disk. Choose a smaller data type, more devices, or 'cpu' alone."
-        )
-
-
-def _moved(source: _Source, network: nn.Module, device: torch.device) -> nn.Module:
+def _moved(source: Source, network: nn.Module, device: torch.device) -> nn.Module:
     try:
         return network.to(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise OptionError(
-            f"Cannot move {source.name} to the device '{device}': {_first_line(error)} Choose a device that "
+            f"Cannot move {source.name} to the device '{device}': {first_line(error)} Choose a device that "
             "this machine has; 'cpu' always works."
         ) from error
 
 
-def _processor(source: _Source, options: dict[str, Any]) -> Any:
-    with _loading("processor", source):
-        processor = AutoProcessor.from_pretrained(source.place, **options)
-    missing = [part for part in ("image_processor", "tokenizer") if getattr(processor, part, None) is None]
+def processor_of(source: Source, adapter: Adapter, options: dict[str, Any]) -> Any:
+    """Load a model's processor, its video part left out where torchvision is missing.
+
+    Raises:
+        ModelIncomplete: It is missing, damaged, or lacks what the family takes.
+    """
+    with loading_of("processor", source), torchvision_optional():
+        processor = adapter.load_processor(source.place, **options)
+    wanted = {"image": ("image_processor",), "audio": ("feature_extractor", "audio_processor"), "text": ("tokenizer",)}
+    missing = [
+        wanted[kind][0]
+        for kind in adapter.modalities
+        if all(getattr(processor, name, None) is None for name in wanted[kind])
+    ]
     if missing:
         raise ModelIncomplete(
             f"Loading the processor of {source.name}: found a {type(processor).__name__} without "
@@ -278,8 +253,8 @@ def _processor(source: _Source, options: dict[str, Any]) -> Any:
     return processor
 
 
-def _tokenizer(source: _Source, options: dict[str, Any]) -> Any:
-    with _loading("tokenizer", source):
+def _tokenizer(source: Source, options: dict[str, Any]) -> Any:
+    with loading_of("tokenizer", source):
         return AutoTokenizer.from_pretrained(source.place, **options)
 
 
@@ -300,8 +275,3 @@ def _single_device(device_map: str | dict[str, Any] | None) -> torch.device | No
         return torch.device(device_map)
     except RuntimeError:
         return None
-
-
-def _first_line(error: Exception) -> str:
-    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return line if line.endswith(".") else f"{line}."

@@ -182,7 +182,7 @@ def _as_attention_takes_it(model: Model, visible: Tensor) -> Tensor:
     visible = visible[:, None]  # the same for all heads
     if decoder.config._attn_implementation == "sdpa":
         return visible
-    dtype = model.input_embeddings.dtype
+    dtype = model.dtype
     # Not infinity: families differ in what they add to it, and infinity less infinity is NaN.
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
 

@@ -1,6 +1,7 @@
 """A loaded model: its parts found once, by name. Knows nothing of files or families."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from patchlens import __version__
 from patchlens.axes import Float
 from patchlens.errors import ModelIncomplete
 from patchlens.models.adapter import Adapter
+from patchlens.models.offloading import brought, computes_on
 from patchlens.models.unembedding import Unembedding
 from patchlens.provenance import JSON, Provenance
 
@@ -26,6 +28,12 @@ _BLOCKS = ("layers", "h", "blocks")
 _NORMS = (
     *("norm", "final_norm", "final_layernorm", "final_layer_norm", "embedding_norm", "ln_f", "norm_f"),
     *("layer_norm", "layernorm", "ln_out", "out_norm"),
+)
+
+_ENCODER_BLOCKS = ("layers", "layer", "blocks", "h", "resblocks")
+_PROJECTORS = (
+    *("multi_modal_projector", "connector", "aligner", "merger", "language_projection", "embed_vision"),
+    *("projector", "modality_projection", "vision_projection"),
 )
 
 _SAMPLES = 64
@@ -74,6 +82,11 @@ class Model:
         return list(_part(self.decoder, _BLOCKS, "blocks"))
 
     @property
+    def config(self) -> Any:
+        """The whole model's config; a VLM's holds those of its parts."""
+        return self._network.config
+
+    @property
     def n_layers(self) -> int:
         """Blocks of the language model; layers 0 to this number exist."""
         return len(self.blocks)
@@ -81,7 +94,52 @@ class Model:
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self.input_embeddings.shape[1])
+        return int(self._network.get_input_embeddings().weight.shape[1])
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the input embeddings: token ids are below it."""
+        return int(self._network.get_input_embeddings().weight.shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The data type of the residual stream: that of the input embeddings."""
+        found: torch.dtype = self._network.get_input_embeddings().weight.dtype
+        return found
+
+    @cached_property
+    def encoder_blocks(self) -> list[nn.Module]:
+        """The vision (or speech) encoder's blocks, in order.
+
+        Raises:
+            ModelIncomplete: It has none where we look.
+        """
+        kind = "image" if "image" in self.adapter.modalities else "audio"
+        encoder: nn.Module = self._network.get_encoder(modality=kind)
+        decoder = set(self.decoder.modules())
+        for name, part in encoder.named_modules():
+            if isinstance(part, nn.ModuleList) and name.rpartition(".")[2] in _ENCODER_BLOCKS and part not in decoder:
+                return list(part)
+        raise ModelIncomplete(
+            f"No blocks were found in the {kind} encoder of {self.name} ({type(encoder).__name__}). Report this model "
+            "type."
+        )
+
+    @cached_property
+    def projector(self) -> nn.Module:
+        """What brings the encoder's output into the language model.
+
+        Raises:
+            ModelIncomplete: It is not where we look.
+        """
+        for name, part in self.network.named_modules():
+            if name.rpartition(".")[2] in _PROJECTORS:
+                found: nn.Module = part
+                return found
+        raise ModelIncomplete(
+            f"No projector was found in {type(self.network).__name__}: none of its modules is called "
+            f"{', '.join(_PROJECTORS)}. Report this model type."
+        )
 
     @cached_property
     def final_norm(self) -> nn.Module:
@@ -98,13 +156,19 @@ class Model:
                 f"{self.name} has no output embeddings, so its states cannot become logits. Load a language "
                 "model with its head (a class that ends in ForCausalLM or ForConditionalGeneration)."
             )
-        return Unembedding(self.final_norm, head, self.decoder.config)
+        config = None if self.adapter.bare_head else self.decoder.config
+        return Unembedding(self.final_norm, head, config, self.adapter.codes(self.config))
 
     @property
     def input_embeddings(self) -> Float[Tensor, "vocab d_model"]:
-        """The vocabulary's embedding matrix, unscaled, on the model's device."""
-        weight: Tensor = self._network.get_input_embeddings().weight
-        return weight.detach()
+        """The vocabulary's embedding matrix, unscaled, where the model keeps it; a copy if that is not in memory."""
+        embedding: Any = self._network.get_input_embeddings()
+        weight: Tensor = embedding.weight
+        if not weight.is_meta:
+            return weight.detach()
+        with brought(embedding):
+            fetched: Tensor = embedding.weight.detach().clone()
+        return fetched
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:
@@ -119,18 +183,25 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs go: the device of the input embeddings."""
-        return self.input_embeddings.device
+        """Where the inputs go: the device on which they are embedded."""
+        return computes_on(self._network.get_input_embeddings())
 
     @torch.no_grad()
     def run(self, inputs: Mapping[str, Tensor]) -> None:
-        """Run the network without its head, for what hooks see of it.
+        """Run the network for what hooks see of it; `observe(..., then_stop=True)` leaves it before the head.
+
+        Text alone goes through the decoder, as a bank's sentences do: some networks demand an image.
 
         Args:
-            inputs: As `Adapter.prepare` gives them.
+            inputs: As `prepare` gives them; what the network does not take is left out.
         """
-        backbone: nn.Module = self._network.base_model
-        backbone(**{name: self._ready(value) for name, value in inputs.items()}, use_cache=False)
+        alone = self.processor is not None and set(inputs) <= {"input_ids", "attention_mask"}
+        runs = self.decoder if alone else self.network
+        runs(**self.accepted(inputs), **({"use_cache": False} if self._takes("use_cache") else {}))
+
+    def accepted(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs that the network takes, on its device and in its data type."""
+        return {name: self._ready(value) for name, value in inputs.items() if self._takes(name)}
 
     def provenance(self, kind: str, **settings: JSON) -> Provenance:
         """Say how something made with this model was made.
@@ -158,6 +229,10 @@ class Model:
     def _network(self) -> Any:
         """The network, for what only transformers' modules have."""
         return self.network
+
+    def _takes(self, name: str) -> bool:
+        parameters = inspect.signature(self.network.forward).parameters
+        return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
     def _ready(self, value: Tensor) -> Tensor:
         return value.to(self.device, self._network.dtype if value.is_floating_point() else None)
@@ -194,15 +269,25 @@ def weights_fingerprint(decoder: nn.Module) -> str:
     Args:
         decoder: What `text_decoder` found.
     """
+    samples: dict[str, bytes] = {}
+    once = {name for name, _ in decoder.named_parameters()}  # a tensor with two names has the first
+    for prefix, module in decoder.named_modules():
+        with brought(module):
+            for name, parameter in module.named_parameters(prefix, recurse=False):
+                if name not in once:
+                    continue
+                samples[name] = f"{name} {tuple(parameter.shape)}".encode() + _sample(parameter.detach())
     digest = hashlib.sha256()
-    for name, parameter in sorted(decoder.named_parameters()):
-        flat = parameter.detach().reshape(-1)
-        count = min(_SAMPLES, len(flat))
-        spaced = torch.arange(count) * (len(flat) - 1) // max(count - 1, 1)
-        sample = flat[spaced.to(flat.device)].to(torch.bfloat16).cpu()
-        digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        digest.update(sample.view(torch.int16).numpy().tobytes())
+    for _, sample in sorted(samples.items()):
+        digest.update(sample)
     return digest.hexdigest()
+
+
+def _sample(values: Tensor) -> bytes:
+    flat = values.reshape(-1)
+    count = min(_SAMPLES, len(flat))
+    spaced = torch.arange(count) * (len(flat) - 1) // max(count - 1, 1)
+    return flat[spaced.to(flat.device)].to(torch.bfloat16).cpu().view(torch.int16).numpy().tobytes()
 
 
 def _part(decoder: nn.Module, names: tuple[str, ...], what: str) -> Any:

@@ -5,10 +5,41 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
 from patchlens.errors import ModelError, UnknownFamily
 from patchlens.models.adapter import Adapter
+from patchlens.models.families.aya_vision import AyaVisionAdapter
+from patchlens.models.families.blip_2 import Blip2Adapter
 from patchlens.models.families.causal import CausalAdapter
+from patchlens.models.families.chameleon import ChameleonAdapter
+from patchlens.models.families.deepseek_vl import DeepseekVLAdapter
+from patchlens.models.families.gemma3 import Gemma3Adapter
+from patchlens.models.families.gemma4 import Gemma4Adapter
+from patchlens.models.families.generic import GenericAdapter
+from patchlens.models.families.glm4v import Glm4vAdapter
+from patchlens.models.families.granite_speech import GraniteSpeechAdapter
+from patchlens.models.families.idefics3 import Idefics3Adapter
+from patchlens.models.families.instructblip import InstructBlipAdapter
+from patchlens.models.families.internvl import InternVLAdapter
+from patchlens.models.families.janus import JanusAdapter
 from patchlens.models.families.llava import LlavaAdapter
+from patchlens.models.families.llava_next import LlavaNextAdapter
+from patchlens.models.families.llava_onevision import LlavaOnevisionAdapter
+from patchlens.models.families.mistral3 import Mistral3Adapter
+from patchlens.models.families.mllama import MllamaAdapter
+from patchlens.models.families.paligemma import PaliGemmaAdapter
+from patchlens.models.families.qwen2_5_vl import Qwen25VLAdapter
+from patchlens.models.families.qwen2_audio import Qwen2AudioAdapter
+from patchlens.models.families.qwen2_vl import Qwen2VLAdapter
+from patchlens.models.families.qwen3_5 import Qwen35Adapter
+from patchlens.models.families.qwen3_vl import Qwen3VLAdapter
+from patchlens.models.families.smolvlm import SmolVLMAdapter
+from patchlens.models.families.voxtral import VoxtralAdapter
 
 __all__ = ["GROUP", "adapter_for", "families", "register"]
 
@@ -44,17 +75,21 @@ def adapter_for(config: Mapping[str, Any]) -> Adapter:
 
     Returns:
         The adapter that serves its `model_type`; the text-only one for remote code that declares a causal
-        language model.
+        language model; one without geometry for other multimodal models of transformers.
 
     Raises:
-        UnknownFamily: None does; the message names those that exist.
+        UnknownFamily: None does, and the message names those that exist; or its language model is an encoder and a
+            decoder.
     """
     _register_installed()
     model_type = config.get("model_type")
+    _refuse_encoder_decoder(config)
     if model_type in _BY_TYPE:
         return _BY_TYPE[model_type]
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}) and "vision_config" not in config:
         return next(family for family in families() if isinstance(family, CausalAdapter))
+    if model_type in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
+        return GenericAdapter(str(model_type), _modalities(config))
     raise UnknownFamily(
         f"No adapter for model type {model_type!r}. Known: "
         + "; ".join(f"{adapter.family} ({_types(adapter)})" for adapter in families())
@@ -67,6 +102,24 @@ def families() -> list[Adapter]:
     """List the adapters, ours first, in order of registration."""
     _register_installed()
     return list(dict.fromkeys(_BY_TYPE.values()))
+
+
+def _refuse_encoder_decoder(config: Mapping[str, Any]) -> None:
+    inner = (config.get("text_config") or {}).get("model_type")
+    if inner in set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        raise UnknownFamily(
+            f"The language model of this {config.get('model_type')} model is an encoder and a decoder ('{inner}'): "
+            "images go "
+            "into its encoder, which sees all tokens at once and predicts none. patchlens reads causal language "
+            "models; "
+            "choose a checkpoint with one, for instance with OPT in place of T5."
+        )
+
+
+def _modalities(config: Mapping[str, Any]) -> tuple[str, ...]:
+    heard = any("audio" in name or "encoder" in name for name in config if name.endswith("_config"))
+    seen = any(name.startswith(("vision", "visual", "image")) for name in config if name.endswith("_config"))
+    return (*(("image",) if seen or not heard else ()), *(("audio",) if heard and not seen else ()), "text")
 
 
 def _types(adapter: Adapter) -> str:
@@ -88,4 +141,28 @@ def _register_installed() -> None:
 
 
 register(LlavaAdapter())
+register(LlavaNextAdapter())
+register(LlavaOnevisionAdapter())
+register(InternVLAdapter())
+register(MllamaAdapter())
+register(Idefics3Adapter())
+register(Mistral3Adapter())
+register(Blip2Adapter())
+register(InstructBlipAdapter())
+register(Qwen2VLAdapter())
+register(Qwen25VLAdapter())
+register(Qwen3VLAdapter())
+register(Qwen35Adapter())
+register(Glm4vAdapter())
+register(SmolVLMAdapter())
+register(PaliGemmaAdapter())
+register(AyaVisionAdapter())
+register(ChameleonAdapter())
+register(DeepseekVLAdapter())
+register(JanusAdapter())
+register(Gemma3Adapter())
+register(Gemma4Adapter())
+register(Qwen2AudioAdapter())
+register(GraniteSpeechAdapter())
+register(VoxtralAdapter())
 register(CausalAdapter())

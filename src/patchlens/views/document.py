@@ -6,6 +6,7 @@ knows nothing of HTML, colours or widgets.
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,11 +15,11 @@ import pyarrow as pa
 from patchlens.inputs.image import ImageInput
 from patchlens.lenses.reading import Readings
 from patchlens.lenses.summary import LENS_TITLES
-from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.tile import KINDS, Tile
 
 __all__ = ["document"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PNG_BYTES = 600_000
 _LONGEST_SIDE = 1600
 
@@ -29,11 +30,16 @@ def document(readings: Readings, *, title: str | None = None) -> dict[str, Any]:
     """Everything that a view of the readings needs, ready for `json.dumps`.
 
     Returns:
-        `images` (with grid and positions), `lenses`, `layers`, the distinct texts `words`, `tokens` and
+        `images` (with views and positions; see below), `lenses`, `layers`, the distinct texts `words`, `tokens` and
         `sentences`, the distinct `entries` (a word in its sentence: ids into the texts and character
         offsets, -1 for unknown), `provenance`, and one block per image and lens. A block holds arrays of
         [layer, position, k]: `entries` (the largest number where nothing was read), `values` (of the block's
         `kind`: similarity, logit, or None and NaN), and `context_layers` (255 where there is none).
+
+        An image's tokens are described by arrays of [position]: `kinds` (indices into the document's `kinds`), `tiles`,
+        `rows` and `columns` (-1 for what has no place), `boxes` of [position, 4] (top, left, bottom, right in pixels of
+        the original; NaN for none), and `seconds` of [position, 2] for a recording. `views` are what can be shown at
+        once without overlap, each with its `name`, the `tiles` in it and the `region` that they cover together.
     """
     table = readings.table
     texts = {name: _interned(table[name]) for name in ("word", "token", "sentence")}
@@ -65,6 +71,7 @@ def document(readings: Readings, *, title: str | None = None) -> dict[str, Any]:
         "format": FORMAT_VERSION,
         "title": title or (images[0] if len(images) == 1 else f"{len(images)} images"),
         "images": [_image(readings, name, number, image_of, positions[number]) for number, name in enumerate(images)],
+        "kinds": list(KINDS),
         "lenses": [{"name": name, "title": LENS_TITLES.get(name, name)} for name in lenses],
         "layers": list(readings.layers),
         "words": texts["word"][0],
@@ -99,37 +106,74 @@ def _block(part: dict[str, Array], positions: Array, layers: int, entries: int) 
 
 
 def _image(readings: Readings, name: str, number: int, image_of: Array, positions: Array) -> dict[str, Any]:
-    image, grid = readings.images[name], readings.grids.get(name)
-    table = readings.table
+    image, tiles, table = readings.images[name], readings.tiles.get(name, ()), readings.table
     here = np.flatnonzero(image_of == number)
     _, at = np.unique(_numbers(table["position"], -1)[here], return_index=True)
-    height, width = _size(image, grid)
+    tokens = here[at]
+    tile, row, column = (_numbers(table[field], -1)[tokens] for field in ("tile", "row", "column"))
+    boxes = np.full((len(tokens), 4), np.nan)
+    for token in np.flatnonzero(tile >= 0):
+        boxes[token] = tiles[tile[token]].grid.box(int(row[token]), int(column[token]))
+    seconds = np.stack([_numbers(table[field], np.nan)[tokens] for field in ("start", "end")], axis=1)
+    height, width = _size(image, tiles)
     return {
         "name": name,
         "uri": None if image is None else _uri(image),
         "width": width,
         "height": height,
-        "grid": None if grid is None else _grid(grid),
+        "views": _views(tiles),
         "positions": positions.tolist(),
-        "rows": _numbers(table["row"], -1)[here][at].tolist(),
-        "columns": _numbers(table["column"], -1)[here][at].tolist(),
-    }
-
-
-def _grid(grid: PatchGrid) -> dict[str, Any]:
-    boxes = np.array([grid.box(row, column) for row in range(grid.rows) for column in range(grid.columns)])
-    return {
-        "rows": grid.rows,
-        "columns": grid.columns,
-        "region": list(grid.region),
+        "kinds": _codes(table["kind"], list(KINDS))[tokens].tolist(),
+        "tiles": tile.tolist(),
+        "rows": row.tolist(),
+        "columns": column.tolist(),
         "boxes": _encoded(boxes.astype(np.float32)),
+        "seconds": None if np.isnan(seconds).all() else _encoded(seconds.astype(np.float32)),
     }
 
 
-def _size(image: ImageInput | None, grid: PatchGrid | None) -> tuple[int, int]:
+def _views(tiles: Sequence[Tile]) -> list[dict[str, Any]]:
+    """The tiles in groups that do not overlap: those of an image together, its thumbnail by itself."""
+    named = {"image": "Whole", "tile": "Tiles", "frame": "Frame", "thumbnail": "Thumbnail"}
+    groups: list[tuple[str, list[int]]] = []
+    for number, tile in enumerate(tiles):
+        free = (
+            group
+            for name, group in groups
+            if name == named[tile.role] and not any(_overlap(tile, tiles[other]) for other in group)
+        )
+        if (group := next(free, None)) is not None:
+            group.append(number)
+        else:
+            groups.append((named[tile.role], [number]))
+    groups.sort(key=lambda group: group[0] == "Thumbnail")
+    return [
+        {
+            "name": name,
+            "tiles": numbers,
+            "rows": tiles[numbers[0]].grid.rows,
+            "columns": tiles[numbers[0]].grid.columns,
+            "region": _hull([tiles[number].grid.region for number in numbers]),
+        }
+        for name, numbers in groups
+    ]
+
+
+def _overlap(one: Tile, other: Tile) -> bool:
+    (top, left, bottom, right), (upper, begin, lower, end) = one.grid.region, other.grid.region
+    shared = (min(bottom, lower) - max(top, upper), min(right, end) - max(left, begin))
+    return min(shared) > 1e-3 * max(bottom - top, right - left)
+
+
+def _hull(regions: Sequence[tuple[float, float, float, float]]) -> list[float]:
+    tops, lefts, bottoms, rights = zip(*regions, strict=True)
+    return [min(tops), min(lefts), max(bottoms), max(rights)]
+
+
+def _size(image: ImageInput | None, tiles: Sequence[Tile]) -> tuple[int, int]:
     if image is not None:
         return image.pixels.height, image.pixels.width
-    return grid.image_size if grid is not None else (0, 0)
+    return tiles[0].grid.image_size if tiles else (0, 0)
 
 
 def _uri(image: ImageInput) -> str:

@@ -62,7 +62,7 @@ def _one_image(
     }
     drawing = Table(title=Text(printable(image)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     drawing.expand = True
-    drawing.add_column("row, col" if part.grids else "position", no_wrap=True, min_width=8)
+    drawing.add_column(_heading(part, image), no_wrap=True, min_width=8)
     drawing.add_column("layer", justify="right", no_wrap=True, min_width=5)
     for lens in lenses:
         drawing.add_column(
@@ -70,16 +70,27 @@ def _one_image(
         )
     for place in places:
         for number, layer in enumerate(layers):
-            label = (place.label if part.grids else str(place.position)) if number == 0 else ""
+            label = place.label.removeprefix("position ") if number == 0 else ""
             cells = [Text(line(said.get((place.position, layer, lens)), words)) for lens in lenses]
             drawing.add_row(label, str(layer), *cells, end_section=number == len(layers) - 1)
     return drawing
 
 
+def _heading(part: Readings, image: str) -> str:
+    tiles = part.tiles.get(image, ())
+    if len(tiles) > 1:
+        return "tile: row, col"
+    if tiles:
+        return "row, col"
+    return "time" if part.table["start"].null_count < part.table.num_rows else "position"
+
+
 def _place(part: Readings, image: str, row: int, column: int) -> Place:
     found = part.select(row=row, column=column)
     if not len(found):
-        grid = part.grids.get(image)
-        extent = f"its grid is {grid.rows} × {grid.columns}, counted from 0" if grid else "it has no patch grid"
+        tiles = part.tiles.get(image, ())
+        extent = (
+            f"its grid is {tiles[0].grid.rows} × {tiles[0].grid.columns}, counted from 0" if tiles else "it has none"
+        )
         raise OptionError(f"Nothing was read at row {row}, column {column} of {image!r}: {extent}.")
     return Place(image, next(iter(found)).position, row, column)

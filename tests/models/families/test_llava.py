@@ -3,11 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
-from patchlens.capture.capture import capture
+from patchlens.capture.capture import capture, request_of
 from patchlens.errors import ImageError, ModelIncomplete, PromptError
-from patchlens.inputs.image import open_image
 from patchlens.models.loading import Model, load_model
 from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.prepare import prepare
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}User:{% for part in message['content'] %}"
@@ -17,18 +17,17 @@ TEMPLATE = (
 
 
 def _prepare(model: Model, image: Image.Image | None, prompt: str = "What is it?"):
-    return model.adapter.prepare(model, None if image is None else open_image(image), prompt)
+    return prepare(model, [request_of(image, prompt)]).sequences[0]
 
 
 @pytest.mark.parametrize("encoder", ["clip", "siglip", "dinov2"])
 def test_visual_positions_fill_the_grid_in_order(llava_folder, picture: Image.Image, encoder: str) -> None:
-    prepared = _prepare(load_model(llava_folder(encoder)), picture)
-    assert prepared.grid is not None
-    assert (prepared.grid.rows, prepared.grid.columns, prepared.grid.image_size) == (4, 4, (64, 96))
-    assert prepared.visual_positions.tolist() == list(range(1, 17))  # after <s>
-    ids = prepared.token_ids
-    assert torch.equal(prepared.inputs["input_ids"], ids[None])
-    assert (ids[prepared.visual_positions] == 3).all()
+    sequence = _prepare(load_model(llava_folder(encoder)), picture)
+    ((tile,),) = sequence.tokens.layout
+    assert (tile.grid.rows, tile.grid.columns, tile.grid.image_size) == (4, 4, (64, 96))
+    assert torch.nonzero(sequence.tokens.visual)[:, 0].tolist() == list(range(1, 17))  # after <s>
+    ids = sequence.token_ids
+    assert (ids[sequence.tokens.visual] == 3).all()
     assert (ids == 3).sum() == 16
 
 
@@ -71,14 +70,13 @@ def test_the_sequence_without_a_template(tiny_llava: Model, picture: Image.Image
     assert tiny_llava.tokenizer.decode(with_image.token_ids) == "<s>" + "<image>" * 16 + "\nA cat"
     text = _prepare(tiny_llava, None, "A cat")
     assert tiny_llava.tokenizer.decode(text.token_ids) == "<s>A cat"
-    assert (len(text.visual_positions), text.grid) == (0, None)
-    assert "pixel_values" not in text.inputs
+    assert (int(text.tokens.visual.sum()), text.sources) == (0, ())
 
 
 def test_a_prompt_with_the_placeholder_is_taken_as_it_is(tiny_llava: Model, picture: Image.Image) -> None:
     prepared = _prepare(tiny_llava, picture, "A cat <image> sleeps")
     assert tiny_llava.tokenizer.decode(prepared.token_ids) == "<s>A cat " + "<image>" * 16 + " sleeps"
-    assert prepared.visual_positions[0] > 1
+    assert int(torch.nonzero(prepared.tokens.visual)[0]) > 1
 
 
 def test_the_chat_template_is_used_and_begins_once(llava_folder, picture: Image.Image) -> None:
@@ -110,5 +108,7 @@ def test_an_image_like_a_thread(tiny_llava: Model) -> None:
 def test_a_processor_that_changes_its_mind_is_noticed(llava_folder, picture: Image.Image) -> None:
     model = load_model(llava_folder())
     model.processor.num_additional_image_tokens = 0
-    with pytest.raises(ModelIncomplete, match="15 visual tokens, but its grid is 4 × 4 = 16"):
+    with pytest.raises(
+        ModelIncomplete, match=r"made 15 visual tokens, but .* say 16 \('image' of 64 × 96 pixels: 4 × 4 = 16\)"
+    ):
         _prepare(model, picture)

@@ -30,10 +30,19 @@
     blocks.set(`${raw.image} ${raw.lens}`, block);
   }
   for (const image of images) {
-    if (image.grid) image.grid.boxes = typed(image.grid.boxes);
-    image.tokenAt = new Map(); // "row,column" → index of its token
-    image.rows.forEach((row, i) => { if (row >= 0) image.tokenAt.set(`${row},${image.columns[i]}`, i); });
+    image.boxes = typed(image.boxes);
+    image.seconds = image.seconds && typed(image.seconds);
+    image.tokenAt = new Map(); // its place in words → index of its token
+    image.rows.forEach((row, i) => { if (row >= 0) image.tokenAt.set(placeIn(image, i), i); });
+    for (const view of image.views) view.tokens = [...image.tokenAt.values()].filter((token) => view.tiles.includes(image.tiles[token]));
   }
+
+  /** "row,column", with the tile before it where there are several. */
+  function placeIn(image, token) {
+    const place = `${image.rows[token]},${image.columns[token]}`;
+    return image.views.length > 1 || image.views[0]?.tiles.length > 1 ? `${image.tiles[token]},${place}` : place;
+  }
+  const viewOf = (image, token) => image.views.findIndex((view) => view.tiles.includes(image.tiles[token]));
 
   /** The candidates of one token, best first; empty where nothing was read. */
   function candidates(lens, layer = state.layer, token = shownToken(), image = state.image) {
@@ -82,8 +91,8 @@
 
   // ---------------------------------------------------------------- the state, kept in the address
 
-  const roomy = images.every((image) => !image.grid || image.grid.columns <= 16);
-  const state = { image: 0, layer: Math.floor((layers.length - 1) / 2), lens: 0, token: -1, hover: -1, word: "", words: roomy, colour: false, grid: true, enlarge: false };
+  const roomy = images.every((image) => image.views.every((view) => view.columns <= 16));
+  const state = { image: 0, view: 0, layer: Math.floor((layers.length - 1) / 2), lens: 0, token: -1, hover: -1, word: "", words: roomy, colour: false, grid: true, enlarge: false };
   const shownToken = () => (state.hover >= 0 ? state.hover : state.token);
 
   function readAddress() {
@@ -96,7 +105,9 @@
     if (asked.has("show")) for (const name of ["words", "colour", "grid"]) state[name] = asked.get("show").split(",").includes(name);
     const image = images[state.image];
     const token = asked.has("patch") ? image.tokenAt.get(asked.get("patch")) : image.positions.indexOf(Number(asked.get("position") ?? NaN));
+    state.view = 0;
     state.token = token >= 0 ? token : telling();
+    follow();
     state.hover = -1;
   }
 
@@ -112,13 +123,35 @@
     try { history.replaceState(null, "", hash); } catch { /* a page inside a notebook has no address of its own */ }
   }
 
-  const placeOf = (token) => `${images[state.image].rows[token]},${images[state.image].columns[token]}`;
+  const placeOf = (token) => placeIn(images[state.image], token);
+  const shownTokens = () => images[state.image].views[state.view]?.tokens ?? [];
+
+  /** Show the view that the pinned token lies in. */
+  function follow() {
+    const image = images[state.image], view = state.token >= 0 && image.rows[state.token] >= 0 ? viewOf(image, state.token) : -1;
+    state.view = view >= 0 ? view : Math.min(state.view, Math.max(0, image.views.length - 1));
+  }
+
+  /** A place in words for people. */
+  function named(image, token) {
+    if (image.rows[token] >= 0) {
+      const place = `row ${image.rows[token]}, column ${image.columns[token]}`;
+      const view = image.views[viewOf(image, token)];
+      if (view.tiles.length > 1) return `tile ${image.tiles[token]}, ${place}`;
+      return image.views.length > 1 ? `${view.name.toLowerCase()}, ${place}` : place;
+    }
+    if (image.seconds && Number.isFinite(image.seconds[2 * token])) return `${image.seconds[2 * token].toFixed(2)} to ${image.seconds[2 * token + 1].toFixed(2)} s`;
+    const kind = doc.kinds[image.kinds[token]];
+    return `${{ text: "text token at ", special: "special token at ", separator: "separator at ", answer: "answer at ", query: "visual token at ", filler: "filler at " }[kind] ?? ""}position ${image.positions[token]}`;
+  }
+  const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
   /** A token worth showing first: the one whose best candidate fits best; one without a measure before one without a word. */
   function telling() {
     const score = (best) => (!best ? -Infinity : Number.isFinite(best.value) ? best.value : -Number.MAX_VALUE);
-    const scores = images[state.image].positions.map((_, token) => score(candidates(state.lens, state.layer, token)[0]));
-    return scores.length ? scores.indexOf(Math.max(...scores)) : -1;
+    const shown = shownTokens(), tokens = shown.length ? shown : images[state.image].positions.map((_, token) => token);
+    const scores = tokens.map((token) => score(candidates(state.lens, state.layer, token)[0]));
+    return scores.length ? tokens[scores.indexOf(Math.max(...scores))] : -1;
   }
 
   // ---------------------------------------------------------------- the search
@@ -237,16 +270,15 @@
     const image = images[state.image];
     const scaleX = width / image.width, scaleY = height / image.height;
     const box = (token) => {
-      const { columns, boxes } = image.grid;
-      const at = (image.rows[token] * columns + image.columns[token]) * 4;
+      const { boxes } = image, at = token * 4;
       return { x: boxes[at + 1] * scaleX, y: boxes[at] * scaleY, w: (boxes[at + 3] - boxes[at + 1]) * scaleX, h: (boxes[at + 2] - boxes[at]) * scaleY };
     };
-    const patches = [...image.tokenAt.values()];
-    if (!image.grid || !patches.length) return;
+    const patches = shownTokens();
+    if (!patches.length) return;
     const scale = range(state.lens, "best");
     const hits = lit();
 
-    const [top, left, bottom, right] = image.grid.region;
+    const [top, left, bottom, right] = image.views[state.view].region;
     context.fillStyle = "rgb(0 0 0 / .5)"; // what a centre crop left out, the model never saw
     context.beginPath();
     context.rect(0, 0, width, height);
@@ -276,14 +308,14 @@
     if (hits) {
       context.lineWidth = 2 * unit;
       context.strokeStyle = "#ffd84d";
-      for (const token of hits) if (image.rows[token] >= 0) {
+      for (const token of hits) if (patches.includes(token)) {
         const { x, y, w, h } = box(token);
         context.strokeRect(x + unit, y + unit, w - 2 * unit, h - 2 * unit);
       }
     }
     if (state.words) drawWords(context, patches, box, unit, hits);
     for (const [token, colour, halo] of [[state.token, "#f4391c", "#fff"], [state.hover, "#fff", "rgb(0 0 0 / .6)"]]) {
-      if (token < 0 || image.rows[token] < 0) continue;
+      if (token < 0 || !patches.includes(token)) continue;
       const { x, y, w, h } = box(token);
       context.lineWidth = 5.5 * unit;
       context.strokeStyle = halo;
@@ -336,10 +368,9 @@
     const image = images[state.image], token = shownToken(), crop = byId("crop");
     const context = crop.getContext("2d");
     context.clearRect(0, 0, crop.width, crop.height);
-    crop.hidden = !image.uri || !image.grid || token < 0 || image.rows[token] < 0;
+    crop.hidden = !image.uri || token < 0 || image.rows[token] < 0;
     if (crop.hidden || !photo.naturalWidth) return;
-    const at = (image.rows[token] * image.grid.columns + image.columns[token]) * 4;
-    const [top, left, bottom, right] = image.grid.boxes.subarray(at, at + 4);
+    const [top, left, bottom, right] = image.boxes.subarray(token * 4, token * 4 + 4);
     // A patch alone says little; half a patch around it shows what it is part of.
     const x = photo.naturalWidth / image.width, y = photo.naturalHeight / image.height, w = right - left, h = bottom - top;
     context.drawImage(photo, (left - w / 2) * x, (top - h / 2) * y, 2 * w * x, 2 * h * y, 0, 0, crop.width, crop.height);
@@ -363,6 +394,12 @@
     byId("lenses").replaceChildren(...lenses.map((lens, i) => element("button", {
       type: "button", text: lens.title, lens: lens.name, "aria-pressed": String(i === state.lens), onclick: () => change({ lens: i }),
     })));
+    const { views } = images[state.image];
+    byId("views").hidden = views.length < 2;
+    byId("views").replaceChildren(...(views.length < 2 ? [] : views.map((view, i) => element("button", {
+      type: "button", text: views.filter(({ name }) => name === view.name).length > 1 ? `${view.name} ${i + 1}` : view.name, "aria-pressed": String(i === state.view),
+      title: `${view.tiles.length} × ${view.rows} × ${view.columns} visual tokens`, onclick: () => change({ view: i }),
+    }))));
     for (const name of ["words", "colour", "grid", "enlarge"]) byId(name).setAttribute("aria-pressed", String(state[name]));
     byId("main").classList.toggle("enlarged", state.enlarge);
     const { low, high } = range(state.lens, "best");
@@ -410,7 +447,7 @@
     } else {
       const perLayer = search.perLens[state.lens], here = perLayer[state.layer].size, total = perLayer.reduce((sum, said) => sum + said.size, 0);
       const where = perLayer.filter((said) => said.size).length;
-      const noun = `${images[state.image].grid ? (here === 1 ? "patch" : "patches") : here === 1 ? "token" : "tokens"} ${here === 1 ? "has" : "have"}`;
+      const noun = `${images[state.image].views.length ? (here === 1 ? "patch" : "patches") : here === 1 ? "token" : "tokens"} ${here === 1 ? "has" : "have"}`;
       const k = blocks.get(`${state.image} ${state.lens}`)?.k ?? 0;
       found.textContent = `${here} ${noun} “${state.word}” among the best ${k} at layer ${layers[state.layer]}; ${total ? `some in ${where} of ${layers.length} layers` : "none at any layer"} (${lens}).`;
       if (!total) {
@@ -426,7 +463,8 @@
     box.replaceChildren(...image.positions.flatMap((position, token) => {
       if (image.rows[token] >= 0) return [];
       const best = candidates(state.lens, state.layer, token)[0];
-      const button = element("button", { type: "button", title: `position ${position}`, onclick: () => change({ token, hover: -1 }) }, element("small", { text: position }), isolated(best ? best.word : "–"));
+      const when = image.seconds && Number.isFinite(image.seconds[2 * token]) ? image.seconds[2 * token].toFixed(2) : position;
+      const button = element("button", { type: "button", title: named(image, token), onclick: () => change({ token, hover: -1 }) }, element("small", { text: when }), isolated(best ? best.word : "–"));
       if (hits?.has(token)) button.classList.add("said");
       if (token === state.token) button.classList.add("here");
       return [button];
@@ -439,7 +477,7 @@
     if (token < 0) {
       heading.textContent = "Nothing was read here";
     } else {
-      const text = image.rows[token] < 0 ? `Text token at position ${image.positions[token]}` : `Row ${image.rows[token]}, column ${image.columns[token]}`;
+      const text = capital(named(image, token));
       const about = [`layer ${layers[state.layer]}`, images.length > 1 ? image.name : "", state.hover >= 0 && state.hover !== state.token ? "click to keep" : ""];
       heading.replaceChildren(text, element("small", { text: about.filter(Boolean).join(" · ") }));
     }
@@ -480,7 +518,7 @@
   function announce() {
     const token = state.token, image = images[state.image];
     if (token < 0) return;
-    const place = image.rows[token] < 0 ? `position ${image.positions[token]}` : `row ${image.rows[token]}, column ${image.columns[token]}`;
+    const place = named(image, token);
     const said = lenses.map((lens, i) => `${lens.title}: ${candidates(i).slice(0, 3).map((candidate) => candidate.word).join(", ") || "nothing"}`);
     byId("announce").textContent = `Layer ${layers[state.layer]}, ${place}. ${said.join(". ")}.`;
   }
@@ -488,14 +526,19 @@
   // ---------------------------------------------------------------- changes
 
   function change(next) {
-    const { image, layer } = state, place = state.token >= 0 && state.token in images[image].rows ? placeOf(state.token) : "";
+    const { image, layer, view, token } = state, place = state.token >= 0 && state.token in images[image].rows ? placeOf(state.token) : "";
     Object.assign(state, next);
     state.layer = Math.min(layers.length - 1, Math.max(0, state.layer));
     if (state.image !== image) {
       showPhoto();
       state.hover = -1;
+      state.view = 0;
       state.token = images[state.image].tokenAt.get(place) ?? telling();
+    } else if (state.view !== view) {
+      state.hover = -1;
+      state.token = telling();
     }
+    if (state.token !== token || state.image !== image) follow();
     keepingFocus(() => redraw(Object.keys(next).join() === "hover"));
     if (state.layer !== layer) byId("through").querySelector(".here button")?.scrollIntoView?.({ block: "nearest", inline: "nearest", behavior: "instant" });
   }
@@ -517,7 +560,7 @@
 
   /** Draw; where that replaces the focused button, the one that stands in its place has the focus. */
   function keepingFocus(draw) {
-    const held = document.activeElement, box = held?.closest("#lenses, #images, #text-tokens, #strips, #through");
+    const held = document.activeElement, box = held?.closest("#lenses, #views, #images, #text-tokens, #strips, #through");
     const buttons = () => [...box.querySelectorAll("button")];
     const at = box ? buttons().indexOf(held) : -1;
     draw();
@@ -532,23 +575,28 @@
   }
 
   function tokenUnder(event) {
-    const image = images[state.image];
-    if (!image.grid) return -1;
-    const size = stage.getBoundingClientRect();
-    const x = ((event.clientX - size.left) / size.width) * image.width, y = ((event.clientY - size.top) / size.height) * image.height;
-    const { boxes, columns } = image.grid;
-    for (const [, token] of image.tokenAt) {
-      const at = (image.rows[token] * columns + image.columns[token]) * 4;
-      if (y >= boxes[at] && x >= boxes[at + 1] && y < boxes[at + 2] && x < boxes[at + 3]) return token;
-    }
-    return -1;
+    const image = images[state.image], size = stage.getBoundingClientRect();
+    return tokenOver(((event.clientY - size.top) / size.height) * image.height, ((event.clientX - size.left) / size.width) * image.width);
+  }
+
+  /** The token of the shown view over a point of the original image. */
+  function tokenOver(y, x) {
+    const { boxes } = images[state.image];
+    return shownTokens().find((token) => y >= boxes[4 * token] && x >= boxes[4 * token + 1] && y < boxes[4 * token + 2] && x < boxes[4 * token + 3]) ?? -1;
   }
 
   /** Move the pinned patch; stays where it is at the edge. From outside the picture the way leads to its first patch. */
   function step(down, right) {
-    const image = images[state.image], row = image.rows[state.token], column = image.columns[state.token];
-    const token = row >= 0 ? image.tokenAt.get(`${row + down},${column + right}`) : image.tokenAt.values().next().value;
-    if (token !== undefined) change({ token, hover: -1 });
+    const image = images[state.image];
+    if (state.token < 0 || image.rows[state.token] < 0) {
+      if (shownTokens().length) change({ token: shownTokens()[0], hover: -1 });
+      return;
+    }
+    const [top, left, bottom, side] = image.boxes.subarray(state.token * 4, state.token * 4 + 4);
+    const height = bottom - top, width = side - left;
+    // From the middle, so that a step also leads into the next tile, whose patches may be larger or smaller.
+    const token = tokenOver(top + height / 2 + down * (height / 2 + height / 8), left + width / 2 + right * (width / 2 + width / 8));
+    if (token >= 0) change({ token, hover: -1 });
   }
 
   stage.addEventListener("pointermove", (event) => {
@@ -599,6 +647,7 @@
     const actions = {
       ArrowLeft: () => change({ layer: state.layer - 1 }), ArrowRight: () => change({ layer: state.layer + 1 }),
       "[": () => change({ layer: state.layer - 1 }), "]": () => change({ layer: state.layer + 1 }),
+      v: () => images[state.image].views.length > 1 && change({ view: (state.view + 1) % images[state.image].views.length }),
       w: () => change({ words: !state.words }), c: () => change({ colour: !state.colour }), g: () => change({ grid: !state.grid }), e: () => change({ enlarge: !state.enlarge }),
       "/": () => byId("query").focus(), Escape: () => change({ word: "" }),
     };

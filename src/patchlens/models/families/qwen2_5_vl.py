@@ -1,0 +1,34 @@
+"""Qwen2.5-VL: one grid over the whole image, at about its own resolution; one token for 2 × 2 patches.
+
+The encoder works on windows and puts its tokens in their order, merger included; the model sorts them back row by row.
+"""
+
+from typing import Any, ClassVar
+
+from patchlens.models.adapter import Adapter, Card
+from patchlens.models.families.merged_grid import between_marks, merged_grid
+from patchlens.models.tile import Tile
+
+__all__ = ["Qwen25VLAdapter"]
+
+
+class Qwen25VLAdapter(Adapter):
+    """Qwen2.5-VL: one token for about 28 × 28 pixels, within the processor's limits."""
+
+    family: ClassVar[str] = "qwen2_5_vl"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
+    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
+    card: ClassVar[Card] = Card(
+        "one grid over the whole image, in the image's shape",
+        notes=("at the encoder and the projector, states are in the order of the encoder's windows, not row by row",),
+    )
+
+    def tiles(self, config: Any, processor: Any, size: tuple[int, int], images: int) -> tuple[Tile, ...]:
+        """One grid; see `Adapter.tiles`."""
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        return merged_grid(config, processor.image_processor, size, smart_resize)
+
+    def raw_prompt(self, processor: Any, text: str, images: int, audio: int) -> str:
+        """Images between their marks, then the line; see `Adapter.raw_prompt`."""
+        return between_marks(processor.image_token, images, text, ("<|vision_start|>", "<|vision_end|>"))
