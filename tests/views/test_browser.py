@@ -11,6 +11,8 @@ from PIL import Image
 
 from lenses import synthetic
 from patchlens.lenses.reading import Readings
+from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.tile import Tile
 from patchlens.views.page import page, write_page
 from patchlens.views.show import _display
 
@@ -139,8 +141,6 @@ def test_hover_previews_and_click_pins(opened: Open) -> None:
 
 def test_boxes_are_the_patch_grids_own(opened: Open) -> None:
     """A grid over the middle of the image: outside it there is no patch."""
-    from patchlens.models.patch_grid import PatchGrid
-    from patchlens.models.tile import Tile
 
     scene = synthetic.readings(rows=4, columns=4)
     grid = PatchGrid(4, 4, (64, 96), (0.0, 16.0, 64.0, 80.0))
@@ -387,3 +387,59 @@ def test_our_own_policy_stops_foreign_code(chromium: Any, tmp_path: Path) -> Non
     tab.wait_for_selector("html[data-ready]")
     assert tab.title() == "scene · patchlens"
     tab.close()
+
+
+def in_tiles() -> Readings:
+    """Two tiles one above the other and a thumbnail, of 1 × 2 patches each; tokens 0 to 5 in this order."""
+    scene = synthetic.readings(rows=1, columns=6)
+    token = scene.table["column"].to_numpy()
+    table = scene.table.set_column(scene.table.schema.get_field_index("tile"), "tile", pa.array(token // 2, pa.int32()))
+    table = table.set_column(table.schema.get_field_index("column"), "column", pa.array(token % 2, pa.int32()))
+    parts = [(0.0, 0.0, 32.0, 96.0), (32.0, 0.0, 64.0, 96.0), (0.0, 0.0, 64.0, 96.0)]
+    grids = [PatchGrid(1, 2, (64, 96), region) for region in parts]
+    tiles = [Tile(grid, role) for grid, role in zip(grids, ("tile", "tile", "thumbnail"), strict=True)]
+    return Readings(table, images=scene.images, tiles={"scene": tiles}, provenance=[])
+
+
+def test_tiles_and_thumbnail(opened: Open) -> None:
+    tab = opened(in_tiles(), "#layer=0&patch=0,0,1")
+    assert tab.locator("#views button").all_inner_texts() == ["Tiles", "Thumbnail"]
+    assert place(tab).startswith("Tile 0, row 0, column 1")
+    tab.locator("#stage").focus()
+    tab.keyboard.press("ArrowDown")
+    assert place(tab).startswith("Tile 1, row 0, column 1")
+    assert "patch=1,0,1" in tab.url
+    tab.keyboard.press("v")
+    assert place(tab).startswith("Thumbnail, row 0, column")
+    tab.mouse.move(*over(tab, 0, 0, rows=1, columns=2))
+    assert place(tab).startswith("Thumbnail, row 0, column 0")
+    tab.locator("#views button >> nth=0").click()
+    tab.mouse.move(*over(tab, 1, 0, rows=2, columns=2))
+    assert place(tab).startswith("Tile 1, row 0, column 0")
+
+
+def test_one_tile_has_no_choice_of_views(opened: Open) -> None:
+    assert opened(synthetic.readings()).locator("#views").is_hidden()
+
+
+def test_a_recording_is_a_list_with_its_seconds(opened: Open) -> None:
+    count = 4
+    found = {
+        "image": ["hum"] * count,
+        "lens": ["logit"] * count,
+        "layer": [0] * count,
+        "position": [7, 8, 9, 10],
+        "kind": ["audio", "audio", "audio", "answer"],
+        "start": [0.0, 0.04, 0.08, None],
+        "end": [0.04, 0.08, 0.12, None],
+        "rank": [1] * count,
+        "word": ["a", "hum", "b", "word"],
+        "token": ["a", "hum", "b", "word"],
+        "logit": [1.0, 3.0, 2.0, 9.0],
+    }
+    tab = opened(Readings(synthetic.table(found), images={"hum": None}, tiles={}, provenance=[]))
+    assert place(tab).startswith("0.04 to 0.08 s")
+    assert tab.locator("#words").is_hidden()
+    assert tab.locator("#text-tokens button").all_inner_texts() == ["0.00a", "0.04hum", "0.08b", "10word"]
+    tab.locator("#text-tokens button >> nth=3").click()
+    assert place(tab).startswith("Answer at position 10")

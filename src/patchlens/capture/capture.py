@@ -26,7 +26,7 @@ _POSITIONS = ("visual", "text", "answer", "all")
 def capture(
     model: Model,
     image: ImageLike | Sequence[ImageLike] | None = None,
-    prompt: str | Sequence[Mapping[str, Any]] = "Describe this image.",
+    prompt: str | Sequence[Mapping[str, Any]] | None = None,
     *,
     audio: AudioLike | Sequence[AudioLike] | None = None,
     layers: str | int | Iterable[int] = "all",
@@ -44,7 +44,7 @@ def capture(
         image: Anything `open_image` takes, or several of them; None for none.
         prompt: A line, which becomes a turn of the user where the model has a chat template, with the images before it;
             or a conversation, as chat templates take it (see `open_prompt`). A line that holds the model's own
-            placeholders is taken as it is.
+            placeholders is taken as it is. None for "Describe this image.", or of a recording "Describe this recording."
         audio: Anything `open_audio` takes, or several.
         layers: "all", a number, several, or text such as "0,4,8-12"; see `resolve_layers`. Layer 0 at visual
             tokens is the projector's output.
@@ -116,7 +116,7 @@ def capture_batch(
 
 def request_of(
     image: ImageLike | Sequence[ImageLike] | None = None,
-    prompt: str | Sequence[Mapping[str, Any]] = "Describe this image.",
+    prompt: str | Sequence[Mapping[str, Any]] | None = None,
     *,
     audio: AudioLike | Sequence[AudioLike] | None = None,
     raw: bool = False,
@@ -132,7 +132,8 @@ def request_of(
     Raises:
         ImageError: An image cannot be used; AudioError a recording; PromptError the prompt.
     """
-    opened: Prompt = open_prompt(prompt, raw=raw)
+    usual = "Describe this recording." if image is None and audio is not None else "Describe this image."
+    opened: Prompt = open_prompt(usual if prompt is None else prompt, raw=raw)
     images = [open_image(found) for kind, found in opened.given if kind == "image"] + [
         *map(open_image, _several(image))
     ]

@@ -43,8 +43,11 @@ def read(
     ] = "all",
     k: Annotated[int, typer.Option(metavar="N", help="Candidates per visual token, layer and lens.")] = 5,
     prompt: Annotated[
-        str, typer.Option(metavar="TEXT", help="What is said beside the picture.")
-    ] = "Describe this image.",
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="What is said beside the picture; left out, that it be described.", show_default=False
+        ),
+    ] = None,
     raw: Annotated[
         bool,
         typer.Option("--raw", metavar="", help="Give the prompt to the tokenizer as it is, without chat template."),

@@ -149,7 +149,14 @@
   /** A token worth showing first: the one whose best candidate fits best; one without a measure before one without a word. */
   function telling() {
     const score = (best) => (!best ? -Infinity : Number.isFinite(best.value) ? best.value : -Number.MAX_VALUE);
-    const shown = shownTokens(), tokens = shown.length ? shown : images[state.image].positions.map((_, token) => token);
+    const { boxes, height, width, positions } = images[state.image];
+    const inside = (token) => { // not in what the processor padded
+      const y = (boxes[4 * token] + boxes[4 * token + 2]) / 2, x = (boxes[4 * token + 1] + boxes[4 * token + 3]) / 2;
+      return y >= 0 && x >= 0 && y < height && x < width;
+    };
+    const all = positions.map((_, token) => token), { kinds } = images[state.image];
+    const seen = all.filter((token) => ["patch", "query", "audio"].includes(doc.kinds[kinds[token]]));
+    const tokens = [shownTokens().filter(inside), seen, all].find((some) => some.length) ?? [];
     const scores = tokens.map((token) => score(candidates(state.lens, state.layer, token)[0]));
     return scores.length ? tokens[scores.indexOf(Math.max(...scores))] : -1;
   }
@@ -354,6 +361,7 @@
   function drawStage() {
     const image = images[state.image];
     stage.hidden = !image.uri;
+    byId("main").classList.toggle("unseen", !image.uri);
     if (!image.uri) return;
     const size = stage.getBoundingClientRect(), ratio = devicePixelRatio || 1;
     const width = Math.round(size.width * ratio), height = Math.round((size.width * ratio * image.height) / image.width);
