@@ -1,0 +1,186 @@
+"""From prompts to inputs, where the families do not matter."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from patchlens.capture.capture import capture, capture_batch, request_of
+from patchlens.errors import ModelIncomplete, OptionError, OutOfMemory, PromptError
+from patchlens.inputs.image import open_image
+from patchlens.models.loading import Model, load_model
+from patchlens.models.prepare import prepare
+from patchlens.models.tile import KINDS
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message['role'] }}:{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %} <image>{% else %} {{ part['text'] }}{% endif %}{% endfor %} | {% endfor %}"
+    "{% if messages[0]['role'] == 'assistant' %}{{ raise_exception('the user begins') }}{% endif %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model(llava_folder) -> Model:
+    return load_model(llava_folder(chat_template=TEMPLATE))
+
+
+def _text(model: Model, *given: object, **options: object) -> str:
+    (sequence,) = prepare(model, [request_of(*given, **options)]).sequences
+    return model.tokenizer.decode(sequence.token_ids).replace("<image>" * 16, "[IMAGE]")
+
+
+def test_a_line_is_a_turn_with_all_images_before_it(model: Model, picture: Image.Image) -> None:
+    assert _text(model, picture, "A cat") == "<s>user: [IMAGE] A cat | assistant:"
+    assert _text(model, [picture, picture], "A cat") == "<s>user: [IMAGE] [IMAGE] A cat | assistant:"
+    assert _text(model, None, "A cat") == "<s>user: A cat | assistant:"
+
+
+def test_a_conversation_of_several_turns(model: Model, picture: Image.Image, tmp_path) -> None:
+    picture.save(tmp_path / "cat.png")
+    turns = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": tmp_path / "cat.png"}, {"type": "text", "text": "cat?"}],
+        },
+        {"role": "assistant", "content": "A cat."},
+        {"role": "user", "content": [{"type": "text", "text": "and"}, {"type": "image"}]},
+    ]
+    request = request_of(picture.rotate(180), turns)
+    assert [image.name for image in request.images] == ["cat", "image"]
+    (sequence,) = prepare(model, [request]).sequences
+    text = model.tokenizer.decode(sequence.token_ids).replace("<image>" * 16, "[IMAGE]")
+    assert text == "<s>user: [IMAGE] cat? | assistant: A cat. | user: and [IMAGE] | assistant:"
+    sources = sequence.tokens.sources[sequence.tokens.visual].tolist()
+    assert sources == [0] * 16 + [1] * 16
+    states = capture(model, picture.rotate(180), turns, layers=0)
+    alone = capture(model, tmp_path / "cat.png", layers=0)
+    torch.testing.assert_close(states.at(0)[:16], alone.at(0), atol=1e-5, rtol=1e-4)
+
+
+def test_a_raw_prompt_meets_no_template(model: Model, picture: Image.Image) -> None:
+    assert _text(model, picture, "A <image> cat", raw=True) == "<s>A [IMAGE] cat"
+    assert _text(model, None, "A cat", raw=True) == "<s>A cat"
+    assert _text(model, picture, "A cat", raw=True) == "<s>[IMAGE]\nA cat"
+
+
+@pytest.mark.parametrize(
+    ("images", "prompt", "told"),
+    [
+        (1, "<image> and <image>", "2 places for images ('<image>'), but 1 came"),
+        (0, "<image>", "1 places for images"),
+        (2, [{"role": "user", "content": [{"type": "image"}]}], "1 places .* but 2 came"),
+        (0, [{"role": "assistant", "content": "I begin"}], "refused the prompt: the user begins"),
+        (0, [], "has no message"),
+        (0, [{"role": "chair", "content": "?"}], "Cannot read the message"),
+        (0, [{"role": "user", "content": [{"type": "smell"}]}], "Cannot read the part"),
+        (0, [{"role": "user", "content": 7}], "Cannot read the content"),
+        (0, [{"role": "user", "content": [{"type": "text"}]}], "its 'text'"),
+    ],
+)
+def test_prompts_that_do_not_fit(model: Model, picture: Image.Image, images: int, prompt: object, told: str) -> None:
+    with pytest.raises(PromptError, match=told.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")):
+        prepare(model, [request_of([picture] * images, prompt)])
+
+
+def test_a_conversation_without_a_template(tiny_llava: Model, picture: Image.Image) -> None:
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "cat"}]}]
+    with pytest.raises(PromptError, match="no chat template"):
+        prepare(tiny_llava, [request_of(picture, turns)])
+    with pytest.raises(PromptError, match="a conversation was given"):
+        request_of(picture, turns, raw=True)
+
+
+def test_kinds(model: Model, picture: Image.Image) -> None:
+    (sequence,) = prepare(model, [request_of(picture, "A cat")]).sequences
+    named = [KINDS[kind] for kind in sequence.tokens.kinds.tolist()]
+    assert named[0] == "special"  # <s>
+    assert named.count("patch") == 16
+    first = named.index("patch")
+    assert named[first : first + 16] == ["patch"] * 16
+    assert set(named[1:first] + named[first + 16 :]) == {"text"}
+    states = capture(model, picture, "A cat", positions="all", answer="sleeps", layers=0)
+    assert [KINDS[kind] for kind in states.tokens.kinds.tolist()][-1] == "answer"
+    assert model.tokenizer.decode(states.token_ids[states.tokens.having("answer")]) == "sleeps"
+
+
+def test_batches(model: Model, picture: Image.Image) -> None:
+    requests = [request_of(picture, "A cat"), request_of(picture.rotate(180), "A much longer line about a dog")]
+    for batch_size in (1, 2, 7):
+        both = capture_batch(model, requests, batch_size=batch_size, positions="all")
+        assert [len(states) for states in both] == [
+            len(capture(model, r.images[0], r.prompt.text, positions="all")) for r in requests
+        ]
+        assert both[1].sources[0] == requests[1].images[0]
+    with pytest.raises(OptionError, match="batches of 0"):
+        capture_batch(model, requests, batch_size=0)
+    with pytest.raises(OptionError, match="Split it"):
+        capture_batch(model, [requests[0], request_of(None, "A cat")], positions="all")
+
+
+def test_images_of_one_name_get_numbers(picture: Image.Image) -> None:
+    request = request_of([picture, open_image(picture, name="cat"), np.asarray(picture)])
+    assert [image.name for image in request.images] == ["image", "cat", "image (2)"]
+
+
+def test_a_device_that_is_too_small_says_what_needs_less(
+    model: Model, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("patchlens.capture.capture._run", full)
+    requests = [request_of(picture, "A cat")] * 4
+    with pytest.raises(OutOfMemory, match=r"GB of weights\) on 4 × \d+ tokens. Batches of 2 would need half"):
+        capture_batch(model, requests)
+    with pytest.raises(OutOfMemory, match="dtype='bfloat16'"):
+        capture(model, picture)
+
+
+def test_a_processor_of_another_model(llava_folder, picture: Image.Image) -> None:
+    model = load_model(llava_folder())
+    model.processor.patch_size = 4
+    with pytest.raises(ModelIncomplete, match=r"made 64 visual tokens, .* say 16"):
+        capture(model, picture)
+    model.processor.image_processor.size = {"narrowest": 3}
+    with pytest.raises(ModelIncomplete):
+        capture(model, picture)
+
+
+def test_a_multimodal_model_without_a_family(tmp_path, picture: Image.Image) -> None:
+    """Its states are read; its visual tokens are a list, and the views say so."""
+    from tests.conformance.tiny import TEXT, VISION, save, template, tokenizer
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaProcessor, VipLlavaConfig
+    from transformers import VipLlavaForConditionalGeneration as Network
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from patchlens.lenses.logit import LogitLens
+    from patchlens.views.document import document
+
+    words = tokenizer(["<image>"])
+    sizes = {"shortest_edge": 32}, {"height": 32, "width": 32}
+    config = VipLlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION, image_size=32, patch_size=8),
+        text_config=LlamaConfig(**TEXT, vocab_size=len(words)),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+        vision_feature_layers=[-1, -2],
+    )
+    processor = LlavaProcessor(
+        CLIPImageProcessorPil(size=sizes[0], crop_size=sizes[1]),
+        words,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template("<image>"),
+    )
+    save(tmp_path, Network(config), processor)
+    model = load_model(tmp_path)
+    assert model.adapter.family == "generic"
+    states = capture(model, [picture, picture.rotate(90)], "Which?")
+    assert [KINDS[kind] for kind in states.tokens.kinds.unique().tolist()] == ["query"]
+    assert states.tokens.sources.tolist() == [0] * 16 + [1] * 16
+    assert states.tokens.cells.tolist() == [*range(16), *range(16)]
+    drawn = document(LogitLens(model).read(states))
+    assert [image["views"] for image in drawn["images"]] == [[], []]
+    with pytest.raises(OptionError, match="no place in an image"):
+        states.tokens.box(0)
