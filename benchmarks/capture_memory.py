@@ -2,8 +2,8 @@
 
 A random LLaVA of 32 blocks over one picture of 48 × 48 visual tokens, on the CPU. Each way runs in a process of its
 own: the weights are made there, the kernel's mark of the highest resident memory is set back, and the way runs once.
-What it peaked at is compared with the bound: weights + one block's working memory + what was asked. The working memory is what
-the same run takes when it is left after the first block.
+What it peaked at is compared with the bound: weights + one block's working memory + what was asked. The working memory
+is what the same run takes when it is left after the first block.
 
     python benchmarks/capture_memory.py [--json FILE]
 """

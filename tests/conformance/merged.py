@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.conformance.tiny import TEXT, no_videos, template, tokenizer
+from tests.conformance.tiny import TEXT, template, tokenizer, video_part
 
 SIZES = ((32, 32), (24, 56), (120, 20), (10, 13), (300, 200), (50, 90))
 
@@ -39,4 +39,5 @@ def qwen_processor(words: Any, kind: str = "Qwen3VLProcessor") -> Any:
         size={"shortest_edge": 16 * 16, "longest_edge": 64 * 64}, patch_size=4, temporal_patch_size=2, merge_size=2
     )
     written = template("<|vision_start|><|image_pad|><|vision_end|>")
-    return getattr(transformers, kind)(images, words, no_videos(), chat_template=written)
+    videos = "Qwen3VLVideoProcessor" if kind.startswith("Qwen3") else "Qwen2VLVideoProcessor"
+    return getattr(transformers, kind)(images, words, video_part(videos), chat_template=written)

@@ -4,7 +4,8 @@ A family's tiny model is `families/<family>.py` beside this file: `build(folder)
 class with random weights and its real processor; `SIZES` are image sizes (height, width): square, wide, tall, tiny,
 large, several tiles. Optional: `SEVERAL = False` where a prompt takes one image only, `quiet(network)` where attention
 in the encoder is silenced otherwise than here, `PLACED = False` where tokens have no place, `OWN_MASK = False` where
-the model has no mask of its own to compare with, `NO_SITES` for families without an encoder or a projector.
+the model has no mask of its own to compare with, `NO_SITES` for families without an encoder or a projector, and `NEEDS`
+for a library without which its processor does not load.
 """
 
 import base64
@@ -12,6 +13,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +32,6 @@ from patchlens.models.prepare import prepare
 from patchlens.models.registry import families
 from patchlens.views.document import document
 
-SEEN = [adapter for adapter in families() if "image" in adapter.modalities]
 TINY = Path(__file__).parent / "families"
 
 
@@ -38,7 +39,17 @@ def _tiny(family: str) -> ModuleType:
     return import_module(f"tests.conformance.families.{family}")
 
 
-@pytest.fixture(scope="module", params=[adapter.family for adapter in SEEN])
+def _can_be_made(family: str) -> bool:
+    needs = getattr(_tiny(family), "NEEDS", None)
+    return needs is None or find_spec(needs) is not None
+
+
+SEEN = [adapter for adapter in families() if "image" in adapter.modalities]
+HERE = [adapter.family for adapter in SEEN if _can_be_made(adapter.family)]
+"""Those that need a library which is not here are proved by test_with_torchvision.py."""
+
+
+@pytest.fixture(scope="module", params=HERE)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -102,14 +102,17 @@ def lively(network: nn.Module) -> nn.Module:
 def save(folder: Path, network: nn.Module, processor: Any) -> None:
     """Write both as a checkpoint on the Hub has them."""
     lively(network).save_pretrained(folder)
-    if hasattr(processor, "video_processor"):  # a stand-in, of which nothing can be saved
+    if type(getattr(processor, "video_processor", None)).__name__ == "_NoVideos":  # of which nothing can be saved
         fields = {name: value for name, value in processor.to_dict().items() if name != "video_processor"}
         processor.to_dict = lambda: fields
     processor.save_pretrained(folder)
 
 
-def no_videos() -> Any:
-    """For processors that must have a video part: the stand-in that patchlens loads without torchvision."""
+def video_part(kind: str) -> Any:
+    """For processors that must have a video part: the real one, or what stands in for it without torchvision."""
+    import transformers
+    from transformers.utils.import_utils import is_torchvision_available
+
     from patchlens.models.without_torchvision import _NoVideos
 
-    return _NoVideos()
+    return getattr(transformers, kind)() if is_torchvision_available() else _NoVideos(kind)

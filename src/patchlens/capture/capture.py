@@ -44,7 +44,8 @@ def capture(
         image: Anything `open_image` takes, or several of them; None for none.
         prompt: A line, which becomes a turn of the user where the model has a chat template, with the images before it;
             or a conversation, as chat templates take it (see `open_prompt`). A line that holds the model's own
-            placeholders is taken as it is. None for "Describe this image.", or of a recording "Describe this recording."
+            placeholders is taken as it is. None for "Describe this image.", or for a recording "Describe this
+            recording."
         audio: Anything `open_audio` takes, or several.
         layers: "all", a number, several, or text such as "0,4,8-12"; see `resolve_layers`. Layer 0 at visual
             tokens is the projector's output.

@@ -27,6 +27,7 @@ from patchlens.models.families.idefics3 import Idefics3Adapter
 from patchlens.models.families.instructblip import InstructBlipAdapter
 from patchlens.models.families.internvl import InternVLAdapter
 from patchlens.models.families.janus import JanusAdapter
+from patchlens.models.families.llama4 import Llama4Adapter
 from patchlens.models.families.llava import LlavaAdapter
 from patchlens.models.families.llava_next import LlavaNextAdapter
 from patchlens.models.families.llava_onevision import LlavaOnevisionAdapter
@@ -165,4 +166,5 @@ register(Gemma4Adapter())
 register(Qwen2AudioAdapter())
 register(GraniteSpeechAdapter())
 register(VoxtralAdapter())
+register(Llama4Adapter())
 register(CausalAdapter())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.conformance.tiny import TEXT, VISION, no_videos, save, template, tokenizer
+from tests.conformance.tiny import TEXT, VISION, save, template, tokenizer, video_part
 
 SIZES = ((64, 64), (50, 120), (130, 45), (16, 12), (200, 170), (10, 500))
 
@@ -61,7 +61,7 @@ def build(folder: Path) -> None:
         Gemma4AudioFeatureExtractor(),
         Gemma4ImageProcessorPil(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70),
         words,
-        no_videos(),
+        video_part("Gemma4VideoProcessor"),
         image_seq_length=70,
         chat_template=template("<|image|>"),
     )

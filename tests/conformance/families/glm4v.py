@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conformance.merged import text
-from tests.conformance.tiny import no_videos, save, template, tokenizer
+from tests.conformance.tiny import save, template, tokenizer, video_part
 
 __all__ = ["SIZES", "build", "build_46v", "build_moe", "build_ocr"]
 
@@ -77,7 +77,7 @@ def _build(folder: Path, config_class: Any, network_class: Any, processor_class:
             merge_size=2,
         ),
         words,
-        no_videos(),
+        video_part("Glm4vVideoProcessor"),
         chat_template=template("<|begin_of_image|><|image|><|end_of_image|>"),
     )
     save(folder, network_class(config), processor)

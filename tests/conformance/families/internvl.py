@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.conformance.tiny import TEXT, VISION, no_videos, save, template, tokenizer
+from tests.conformance.tiny import TEXT, VISION, save, template, tokenizer, video_part
 
 SIZES = ((32, 32), (64, 96), (120, 40), (33, 130), (300, 200), (90, 90))
 
@@ -33,7 +33,7 @@ def build(folder: Path) -> None:
     processor = InternVLProcessor(
         GotOcr2ImageProcessorPil(size={"height": 32, "width": 32}, crop_to_patches=False, min_patches=1, max_patches=6),
         words,
-        no_videos(),
+        video_part("InternVLVideoProcessor"),
         image_seq_length=4,
         chat_template=template("<IMG_CONTEXT>"),
     )

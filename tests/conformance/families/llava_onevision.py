@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.conformance.tiny import TEXT, VISION, no_videos, save, template, tokenizer
+from tests.conformance.tiny import TEXT, VISION, save, template, tokenizer, video_part
 
 SIZES = ((64, 64), (50, 130), (150, 60), (20, 24), (300, 280), (31, 90))
 
@@ -29,7 +29,7 @@ def build(folder: Path) -> None:
     processor = LlavaOnevisionProcessor(
         LlavaOnevisionImageProcessorPil(size={"height": 35, "width": 35}, image_grid_pinpoints=canvases),
         words,
-        no_videos(),
+        video_part("LlavaOnevisionVideoProcessor"),
         num_image_tokens=16,
         vision_feature_select_strategy="full",
         chat_template=template("<image>"),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.conformance.tiny import TEXT, VISION, no_videos, save, template, tokenizer
+from tests.conformance.tiny import TEXT, VISION, save, template, tokenizer, video_part
 
 from patchlens.models.families.smolvlm import num2words_optional
 
@@ -40,7 +40,7 @@ def build(folder: Path) -> None:
         processor = SmolVLMProcessor(
             SmolVLMImageProcessorPil(size={"longest_edge": 96}, max_image_size={"longest_edge": 48}),
             words,
-            no_videos(),
+            video_part("SmolVLMVideoProcessor"),
             image_seq_len=4,
             chat_template=template("<image>"),
         )
