@@ -52,3 +52,12 @@ def test_constraints_pin_every_direct_dependency() -> None:
     pinned = {line.split("==")[0] for line in lines if "==" in line}
     names = {re.split(r"[<>=!~\[ ;]", requirement)[0].lower().replace("_", "-") for requirement in wanted}
     assert names <= pinned
+
+
+def test_the_models_guide_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL))
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/models.md", "exec"), names)
+    assert len(names["many"]) == 2  # type: ignore[arg-type]
+    assert {"inside", "before", "after"} <= set(names)

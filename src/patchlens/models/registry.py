@@ -17,6 +17,7 @@ from patchlens.models.families.aya_vision import AyaVisionAdapter
 from patchlens.models.families.blip_2 import Blip2Adapter
 from patchlens.models.families.causal import CausalAdapter
 from patchlens.models.families.chameleon import ChameleonAdapter
+from patchlens.models.families.cohere2_vision import Cohere2VisionAdapter
 from patchlens.models.families.deepseek_vl import DeepseekVLAdapter
 from patchlens.models.families.gemma3 import Gemma3Adapter
 from patchlens.models.families.gemma4 import Gemma4Adapter
@@ -167,4 +168,5 @@ register(Qwen2AudioAdapter())
 register(GraniteSpeechAdapter())
 register(VoxtralAdapter())
 register(Llama4Adapter())
+register(Cohere2VisionAdapter())
 register(CausalAdapter())
