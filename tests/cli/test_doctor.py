@@ -20,6 +20,7 @@ def test_a_healthy_machine(run, storybook: Embedded, tmp_path: Path) -> None:
     assert found["storybook"]["found"].endswith("llava, 4 blocks, d_model 32")
     assert found["cache"]["found"].startswith(str(tmp_path / "home"))
     assert {"python", "patchlens", "torch", "transformers", "cpu", "gpu", "memory"} <= set(found)
+    assert found["faiss-cpu"]["found"][0].isdigit()
     assert not (tmp_path / "home").exists()  # looking leaves no trace
     ended = run("doctor")
     assert ended.status == 0
@@ -67,3 +68,10 @@ def test_a_cache_folder_that_cannot_be(
     found = _found(run("doctor", "--json").json)["cache"]
     assert found["ok"] is False
     assert told in found["found"] + found["advice"]
+
+
+def test_what_is_optional_is_told_and_no_fault(run, storybook: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_OPTIONAL", {"no-such-library": "flying"})
+    told = run("doctor", "--json").json
+    assert told["ok"] is True
+    assert _found(told)["no-such-library"]["found"] == "not installed; for flying"

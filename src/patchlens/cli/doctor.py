@@ -30,6 +30,16 @@ _NEEDED = (
     "typer",
     "rich",
 )
+_OPTIONAL = {
+    "torchvision": "Llama 4; other families do without",
+    "accelerate": "models over several devices",
+    "peft": "LoRA adapters",
+    "faiss-cpu": "approximate search",
+    "ray": "bank builds on a cluster",
+    "datasets": "corpora of the Hub",
+}
+"""What works without them too, and what each is for."""
+
 _CACHE_BYTES = 1 << 30  # below this the next bank may not fit
 
 
@@ -68,6 +78,7 @@ def _checks() -> Iterator[Check]:
     yield Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Check("patchlens", True, __version__)
     yield from (_release(name) for name in _NEEDED)
+    yield from (_extra(name, purpose) for name, purpose in _OPTIONAL.items())
     yield Check("cpu", True, f"{_cores()} cores to use")
     yield _gpu()
     yield _memory()
@@ -80,6 +91,13 @@ def _release(name: str) -> Check:
         return Check(name, True, version(name))
     except PackageNotFoundError:
         return Check(name, False, "not installed", f"pip install {name}")
+
+
+def _extra(name: str, purpose: str) -> Check:
+    try:
+        return Check(name, True, version(name))
+    except PackageNotFoundError:
+        return Check(name, True, f"not installed; for {purpose}")
 
 
 def _cores() -> int:
