@@ -22,10 +22,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conformance.tiny import SENTENCES
 from torch import Tensor, nn
 
+from patchlens.bank.build import build_bank
 from patchlens.capture.capture import capture, capture_batch, request_of
+from patchlens.capture.elsewhere import open_states
 from patchlens.cli import main
+from patchlens.lenses.embedding import EmbeddingLens
+from patchlens.lenses.latent import LatentLens
+from patchlens.lenses.logit import LogitLens
 from patchlens.lenses.reading import open_readings
 from patchlens.models.loading import Model, load_model
 from patchlens.models.prepare import prepare
@@ -327,3 +333,20 @@ def test_the_command_line_writes_a_page(model: Model, tiny: ModuleType, tmp_path
             assert boxes[token].tolist() == pytest.approx(tokens.box(token), abs=1e-3)
         assert sorted(tile for view in image["views"] for tile in view["tiles"]) == list(range(len(tokens.layout[0])))
     assert (out / "page.html").stat().st_size > 10_000
+
+
+def test_the_whole_road_with_a_bank(model: Model, tiny: ModuleType, tmp_path: Path) -> None:
+    """A bank of its language model, and what LatentLens, LogitLens and EmbeddingLens say of its visual tokens."""
+    bank = build_bank(model.name, [*SENTENCES], tmp_path / "bank")
+    states = capture(model, _noise(tiny.SIZES[1]))
+    for lens in (LatentLens(bank), LogitLens(model), EmbeddingLens(model)):
+        readings = lens.read(states, k=2)
+        assert len(readings) == len(states) * len(states.layers)
+        assert readings.table["kind"].unique().to_pylist() == (
+            ["patch"] if getattr(tiny, "PLACED", True) else ["query"]
+        )
+    codes = {model.tokenizer.convert_ids_to_tokens(code) for code in model.adapter.codes(model.config)}
+    assert not codes & set(readings.table["token"].to_pylist())
+    states.save(tmp_path / "kept.safetensors")
+    again = open_states(tmp_path / "kept.safetensors")
+    assert list(EmbeddingLens(model).read(again, k=2)) == list(readings)

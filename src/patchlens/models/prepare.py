@@ -13,6 +13,7 @@ from torch import Tensor
 from patchlens.axes import Int
 from patchlens.errors import AudioError, ModelIncomplete, OptionError, PatchlensError, PromptError
 from patchlens.models.adapter import Adapter, Prepared, PreparedPrompt, Request
+from patchlens.models.quiet import quiet
 from patchlens.models.token_map import KINDS, Tile, TokenMap
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def _leave_out(conversation: bool) -> str:
 
 def _templated(model: "patchlens.models.model.Model", owner: Any, turns: list[dict[str, Any]]) -> str:
     try:
-        text: str = owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        with quiet():
+            text: str = owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is a program, and refuses what it likes
         raise PromptError(
             f"The chat template of {model.name} refused the prompt: {_first_line(error)}. Give the turns in the order "
@@ -196,7 +198,8 @@ def _processed(model: "patchlens.models.model.Model", texts: list[str], requests
     try:
         for request in requests:
             _layout(model, request)  # refuses an image before the processor blows it up
-        return model.adapter.process(model, texts, requests)
+        with quiet():
+            return model.adapter.process(model, texts, requests)
     except PatchlensError:
         raise
     except Exception as error:

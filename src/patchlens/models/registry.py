@@ -19,6 +19,7 @@ from patchlens.models.families.causal import CausalAdapter
 from patchlens.models.families.chameleon import ChameleonAdapter
 from patchlens.models.families.cohere2_vision import Cohere2VisionAdapter
 from patchlens.models.families.deepseek_vl import DeepseekVLAdapter
+from patchlens.models.families.emu3 import Emu3Adapter
 from patchlens.models.families.gemma3 import Gemma3Adapter
 from patchlens.models.families.gemma4 import Gemma4Adapter
 from patchlens.models.families.generic import GenericAdapter
@@ -168,5 +169,6 @@ register(Qwen2AudioAdapter())
 register(GraniteSpeechAdapter())
 register(VoxtralAdapter())
 register(Llama4Adapter())
+register(Emu3Adapter())
 register(Cohere2VisionAdapter())
 register(CausalAdapter())
