@@ -195,7 +195,7 @@ class Model:
         Args:
             inputs: As `prepare` gives them; what the network does not take is left out.
         """
-        alone = self.processor is not None and set(inputs) <= {"input_ids", "attention_mask"}
+        alone = self.adapter.modalities != ("text",) and set(inputs) <= {"input_ids", "attention_mask"}
         runs = self.decoder if alone else self.network
         runs(**self.accepted(inputs), **({"use_cache": False} if self._takes("use_cache") else {}))
 

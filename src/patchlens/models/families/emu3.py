@@ -1,9 +1,9 @@
 """Emu3: an image is words of the vocabulary, the codes that a VQ encoder finds for its cells, row by row.
 
-The image is resized to whole cells within limits of its pixels, nothing is cropped or padded. Prompts hold placeholders,
-which the model exchanges for the codes and, after each row, for a word that ends it. Layer 0 at a visual token is
-therefore the embedding of a code, whatever else is in the cell. Before them the processor writes how many rows and
-columns there are, in digits.
+The image is resized to whole cells within limits of its pixels, nothing is cropped or padded. Prompts hold
+placeholders, which the model exchanges for the codes and, after each row, for a word that ends it. Layer 0 at a visual
+token is therefore the embedding of a code, whatever else is in the cell. Before them the processor writes how many rows
+and columns there are, in digits.
 """
 
 from collections.abc import Sequence
