@@ -42,6 +42,38 @@ def test_vectors_alone_are_text(write: Write) -> None:
     assert states.positions.tolist() == list(range(6))
 
 
+def test_text_from_elsewhere_can_be_kept(write: Write, tmp_path: Path) -> None:
+    states = open_states(write())
+    back = open_states(states.save(tmp_path / "kept.safetensors"))
+    assert torch.equal(back.vectors, states.vectors)
+    assert (back.layers, back.sources, len(back)) == ((4, 8), (), 6)
+    assert back.tokens.having("text").all()
+    assert (back.tokens.sources == -1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_eight_bits_can_be_read(write: Write, tiny_llava: Model, dtype: torch.dtype) -> None:
+    stored = torch.randn(2, 6, 32).to(dtype)
+    together = open_states(write({"vectors": stored}))
+    apart = open_states(write({"layer_04": stored[0].clone(), "layer_08": stored[1].clone()}))
+    for states in (together, apart):
+        assert torch.equal(states.vectors, stored.float())
+        assert len(EmbeddingLens(tiny_llava).read(states, k=2)) == 12
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_stay_as_they_are(write: Write, tiny_llava: Model, dtype: torch.dtype) -> None:
+    states = open_states(write({"vectors": torch.randn(2, 6, 32).to(dtype)}))
+    assert states.vectors.dtype == dtype
+    assert len(EmbeddingLens(tiny_llava).read(states, k=2)) == 12
+
+
+def test_kinds_without_tiles(write: Write) -> None:
+    assert open_states(write(kinds=["text", "special", *["answer"] * 4])).tokens.having("answer").sum() == 4
+    states = open_states(write(kinds=["text", *["query"] * 5], source=[-1, 1, 1, 0, 0, 0], images=["cat.png"] * 2))
+    assert states.tokens.layout == ((), ())
+
+
 def test_a_tensor_per_layer(write: Write) -> None:
     tensors = {f"layer_{layer:02}": torch.full((3, 8), float(layer)) for layer in (8, 0, 12)}
     states = open_states(write(tensors, layers=None))
@@ -118,13 +150,26 @@ def test_another_model_by_its_fingerprint(write: Write, tiny_llava: Model) -> No
         ({"layers": None}, "Expected 'vectors'"),
         ({"layers": [8, 4]}, "do not rise"),
         ({"layers": [4, 8, 9]}, r"shape \(2, 6, 32\)"),
-        ({"layers": ["a", "b"]}, "do not fit"),
+        ({"layers": ["a", "b"]}, "whole numbers"),
+        ({"layers": [0.7, 1.2]}, r"\[0.7, 1.2\]. Expected a list of whole numbers"),
+        ({"layers": 8}, "are 8. Expected a list"),
+        ({"layers": [-1, 8]}, "from 0 on"),
         ({"grid": {"rows": 2, "columns": 3}}, "one image, and 0"),
         ({"images": ["cat.png"], "grid": {"rows": 4, "columns": 4}}, "4 × 4 for 6 tokens"),
         ({"images": ["cat.png"], "grid": {"rows": 2}}, "columns"),
         ({"images": ["dog.png"]}, "no such file"),
-        ({"kinds": ["text"] * 6}, "tiles"),
-        ({"kinds": ["smell"] * 6, "tiles": []}, "do not fit"),
+        ({"kinds": ["patch"] * 6}, 'there are no "tiles"'),
+        ({"kinds": ["smell"] * 6, "tiles": []}, 'kind "smell", and there are text, special'),
+        ({"kinds": ["text"] * 5}, '"kinds" is 5 values, and a list of 6'),
+        ({"kinds": "text"}, '"kinds" is "text", and a list of 6'),
+        ({"kinds": ["text"] * 6, "source": [-1]}, '"source" is 1 values'),
+        ({"kinds": ["query"] * 6, "source": [0.5] * 6, "images": ["cat.png"]}, "holds 0.5, and its values are whole"),
+        (
+            {"kinds": ["query"] * 6, "source": [0] * 5 + [1], "images": ["cat.png"]},
+            "token 5 is of source 1.* there are 1",
+        ),
+        ({"kinds": ["query"] * 6, "tiles": [[], []], "images": ["cat.png"]}, "each of 1 images, and holds 2"),
+        ({"positions": [-1, 0, 1, 2, 3, 4]}, "the position -1, and positions count from 0"),
         ({"positions": [1, 2]}, r"shape \(2,\) for 6"),
         ({"token_ids": [0.5] * 6}, "for 6 tokens"),
     ],
@@ -132,6 +177,12 @@ def test_another_model_by_its_fingerprint(write: Write, tiny_llava: Model) -> No
 def test_what_does_not_fit(write: Write, about: dict[str, Any], told: str) -> None:
     with pytest.raises(StatesError, match=told):
         open_states(write(**about))
+
+
+def test_one_layer_under_two_names(write: Write) -> None:
+    tensors = {"layer_0": torch.zeros(3, 8), "layer_00": torch.ones(3, 8)}
+    with pytest.raises(StatesError, match="two tensors for layer 0, 'layer_0' and 'layer_00'"):
+        open_states(write(tensors, layers=None))
 
 
 def test_files_that_are_not_there(write: Write, tmp_path: Path) -> None:

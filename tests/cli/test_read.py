@@ -202,3 +202,30 @@ def test_a_recording_for_a_model_that_hears_nothing(run, model: Path, tmp_path: 
     ended = run("read", tmp_path / "hum.wav", "-m", model, "-o", tmp_path / "out", "--lens", "logit")
     assert ended.status == 2
     assert "Cannot play the recording 'hum'" in ended.err
+
+
+def test_two_files_of_hidden_states(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    from patchlens.capture.capture import capture
+    from patchlens.models.loading import load_model
+
+    loaded = load_model(model)
+    for name in ("a", "b"):
+        capture(loaded, scene, name, layers=1).save(tmp_path / f"{name}.safetensors")
+        capture(loaded, None, name, positions="all", layers=1).save(tmp_path / f"text_{name}.safetensors")
+    both = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    ended = run("read", *both, "-m", model, "-o", tmp_path / "out", "--lens", "logit", "--layers", 1)
+    assert ended.status == 0, ended.err
+    assert list(open_readings(tmp_path / "out").images) == ["scene", "scene (2)"]
+    ended = run("read", *both, "-m", model, "-o", tmp_path / "no", "--lens", "logit", "--layers", 1, "--prompt", "Why?")
+    assert (ended.status, "have theirs already" in ended.err) == (2, True)
+    texts = (tmp_path / "text_a.safetensors", tmp_path / "text_b.safetensors")
+    ended = run("read", *texts, "-m", model, "-o", tmp_path / "no", "--lens", "logit", "--layers", 1)
+    assert (ended.status, "Read them one at a time" in ended.err) == (2, True)
+
+
+def test_an_answer_is_read_with_whatever_was_asked_for(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    options = ("--lens", "logit", "--layers", 1, "--positions", "text", "--answer", 2)
+    ended = run("read", scene, "-m", model, "-o", tmp_path / "out", *options)
+    assert ended.status == 0, ended.err
+    assert "answer" in open_readings(tmp_path / "out").table["kind"].unique().to_pylist()
+    assert run("read", scene, "-m", model, "-o", tmp_path / "no", "--lens", "logit", "--answer", -3).status == 2

@@ -144,6 +144,29 @@ class Parrot(Lens):
         return {}
 
 
+@pytest.mark.parametrize(
+    ("sources", "images"),
+    [
+        ([1, 0], ["b", "a"]),
+        ([-1, 1, -1, 0, -1, -1], ["b", "b", "b", "a", "a", "a"]),
+        ([-1, -1], ["a", "a"]),
+        ([0, -1, 1, -1], ["a", "a", "b", "b"]),
+    ],
+)
+def test_text_stands_with_the_last_image_before_it(states: HiddenStates, sources: list[int], images: list[str]) -> None:
+    assert states.image is not None
+    count = len(sources)
+    several = replace(
+        states,
+        vectors=torch.ones(len(states.layers), count, 4),
+        positions=torch.arange(count),
+        token_ids=torch.zeros(count, dtype=torch.int64),
+        tokens=replace(TokenMap.of_text(count), sources=torch.tensor(sources), layout=((), ())),
+        sources=(replace(states.image, name="a"), replace(states.image, name="b")),
+    )
+    assert [one.image for one in Parrot().read(several, layers=0, k=1)] == images
+
+
 def test_putting_together_a_real_image_takes_no_time(states: HiddenStates) -> None:
     tokens, layers = 576, tuple(range(33))
     large = replace(

@@ -1,5 +1,7 @@
 from html.parser import HTMLParser
 
+import pyarrow as pa
+
 from lenses import synthetic
 from patchlens.lenses.reading import Readings
 from patchlens.lenses.summary import excerpt, html, line, printable
@@ -57,6 +59,21 @@ def test_html_escapes_words_and_names() -> None:
 def test_html_of_nothing_and_of_text() -> None:
     assert "0 of 0 images" in html(synthetic.readings().select(word="nobody says this"))
     assert "position 3" in html(synthetic.text_readings())
+
+
+def test_html_says_what_its_places_are() -> None:
+    assert "<th>row, col</th>" in html(synthetic.readings())
+    assert "<th>position</th>" in html(synthetic.text_readings())
+    said = synthetic.text_readings()
+    heard = said.table.set_column(
+        said.table.column_names.index("start"), "start", pa.array([0.5] * said.table.num_rows, pa.float32())
+    )
+    text = html(Readings(heard, images={"text": None}, tiles={}))
+    assert "<th>time</th>" in text
+    assert "0.50 s" in text
+    scene = synthetic.readings()
+    tiled = Readings(scene.table, images=scene.images, tiles={"scene": scene.tiles["scene"] * 2})
+    assert "<th>tile: row, col</th>" in html(tiled)
 
 
 def test_html_of_many_images_stays_small() -> None:

@@ -8,7 +8,7 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from patchlens.errors import ImageError, ModelIncomplete
-from patchlens.models.framing import check_resized, shown_region
+from patchlens.models.framing import centre_region, check_resized, framed_grid, padded_square, shown_region
 
 SQUARE = {"height": 32, "width": 32}
 CROP = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=SQUARE)
@@ -74,3 +74,22 @@ def test_a_thread_like_image_is_refused_before_it_is_enlarged() -> None:
     check_resized(CROP, (64, 96))
     with pytest.raises(ImageError, match="too narrow"):
         check_resized(CROP, (2, 1_000_000))
+
+
+def test_an_image_of_which_a_side_vanishes_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"3000 × 20 pixels.*shrink it to 64 × 0\."):
+        centre_region((3000, 20), (3000, 20), (64, 0), (64, 0))
+    for height, width, seen in ((20, 3000, "0 × 48"), (3000, 20, "48 × 0")):
+        with pytest.raises(ImageError, match=f"{height} × {width} pixels.*shrink it to {seen}"):
+            framed_grid(BOUNDED, (height, width), 8)
+        with pytest.raises(ImageError, match=f"{height} × {width} pixels.*shrink it to {seen}"):
+            padded_square(SimpleNamespace(do_resize=True, do_pad=True, min_size=0), (height, width), 48)
+
+
+@pytest.mark.parametrize("processor", [CROP, SQUASH, PAD])
+def test_the_grid_covers_what_is_shown(processor: object) -> None:
+    grid = framed_grid(processor, (64, 96), 8)
+    assert (grid.rows, grid.columns) == (4, 4)
+    assert grid.region == shown_region(processor, (64, 96), (32, 32))
+    with pytest.raises(ImageError, match="too narrow"):
+        framed_grid(CROP, (2, 1_000_000), 8)

@@ -104,3 +104,32 @@ def test_adapters_that_cannot_be_used(
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"patchlens\[lora\]"):
         load_model(causal_folder(), lora=lora)
+
+
+def test_an_adapter_whose_tensors_have_other_names(causal_folder: Folder, lora: Path, tmp_path: Path) -> None:
+    """transformers fills what it does not find with random numbers, and says so where nobody reads it."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(lora / "adapter_model.safetensors")
+    save_file(
+        {name.replace("layers", "floors"): t for name, t in tensors.items()}, tmp_path / "adapter_model.safetensors"
+    )
+    (tmp_path / "adapter_config.json").write_text((lora / "adapter_config.json").read_text())
+    with pytest.raises(ModelIncomplete, match="does not fit"):
+        load_model(causal_folder(), lora=tmp_path)
+
+
+def test_the_adapter_is_part_of_the_name(causal_folder: Folder, lora: Path) -> None:
+    assert str(lora) in load_model(causal_folder(), lora=lora).provenance("test").model
+
+
+def test_nothing_can_be_chosen_for_a_model_that_is_loaded(llava_folder: Folder) -> None:
+    model = load_model(llava_folder())
+    assert load_model(model) is model
+    for options in ({"dtype": "bfloat16"}, {"device_map": "cpu"}, {"lora": "x"}, {"processor": model.processor}):
+        with pytest.raises(OptionError, match=f"so {next(iter(options))} cannot be chosen"):
+            load_model(model, **options)
+    with pytest.raises(OptionError, match="so dtype cannot"):
+        load_model(model.network, processor=model.processor, dtype="float16")
+    with pytest.raises(OptionError, match="no model of transformers"):
+        loading.model_of(torch.nn.Linear(2, 2).eval(), model.tokenizer)

@@ -1,5 +1,7 @@
 """From prompts to inputs, where the families do not matter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 from patchlens.capture.capture import capture, capture_batch, request_of
 from patchlens.errors import ModelIncomplete, OptionError, OutOfMemory, PromptError
 from patchlens.inputs.image import open_image
+from patchlens.models.families.generic import GenericAdapter
 from patchlens.models.loading import Model, load_model
 from patchlens.models.prepare import prepare
 from patchlens.models.tile import KINDS
@@ -115,7 +118,59 @@ def test_batches(model: Model, picture: Image.Image) -> None:
     with pytest.raises(OptionError, match="batches of 0"):
         capture_batch(model, requests, batch_size=0)
     with pytest.raises(OptionError, match="Split it"):
-        capture_batch(model, [requests[0], request_of(None, "A cat")], positions="all")
+        prepare(model, [requests[0], request_of(None, "A cat")])
+
+
+def test_prompts_of_all_kinds_in_one_call_are_as_alone(model: Model, picture: Image.Image) -> None:
+    """A template begins with <s>, a raw prompt is begun by the tokenizer: neither decides for the other."""
+    requests = [
+        request_of(picture, "hi"),
+        request_of(picture, "A cat", raw=True),
+        request_of(None, "A cat"),
+        request_of(picture, "hi"),
+    ]
+    for states, request in zip(
+        capture_batch(model, requests, positions="all", layers=iter([0, 1])), requests, strict=True
+    ):
+        (alone,) = capture_batch(model, [request], positions="all", layers="0,1")
+        assert torch.equal(states.token_ids, alone.token_ids)
+        assert int((states.token_ids == 1).sum()) == 1
+        torch.testing.assert_close(states.vectors, alone.vectors, atol=1e-5, rtol=1e-4)
+
+
+def test_images_go_where_their_parts_stand(model: Model, picture: Image.Image) -> None:
+    other = open_image(picture.rotate(180), name="other")
+    parts = [{"type": "image"}, {"type": "text", "text": "first"}, {"type": "image", "image": other}]
+    request = request_of(open_image(picture, name="given"), [{"role": "user", "content": parts}])
+    assert [image.name for image in request.images] == ["given", "other"]
+
+
+def test_answers_of_no_length(model: Model, picture: Image.Image) -> None:
+    with pytest.raises(OptionError, match="Cannot capture an answer of -1"):
+        capture(model, picture, answer=-1)
+
+
+def test_an_answer_ends_where_the_model_has_no_more_positions(model: Model, picture: Image.Image) -> None:
+    states = capture(model, picture, "A cat " * 150, positions="all", answer=300, layers=0)
+    assert len(states) <= 512
+    with pytest.raises(PromptError, match="512 positions"):
+        capture(model, picture, "A cat", answer="A cat sleeps. " * 400)
+
+
+def test_what_was_answered_is_in_the_provenance(model: Model, picture: Image.Image) -> None:
+    states = capture(model, picture, "A cat", answer="sleeps", layers=0)
+    assert states.provenance.settings["answer"] == "sleeps"
+
+
+def test_marks_of_turns_are_no_separators(tmp_path, picture: Image.Image) -> None:
+    from tests.conformance.families.mistral3 import build
+
+    build(tmp_path)
+    model = load_model(tmp_path)
+    turns = [{"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image"}]}]
+    (sequence,) = prepare(model, [request_of(picture, turns)]).sequences
+    named = model.tokenizer.convert_ids_to_tokens(sequence.token_ids[sequence.tokens.having("separator")].tolist())
+    assert "<turn>" not in named
 
 
 def test_images_of_one_name_get_numbers(picture: Image.Image) -> None:
@@ -184,3 +239,16 @@ def test_a_multimodal_model_without_a_family(tmp_path, picture: Image.Image) -> 
     assert [image["views"] for image in drawn["images"]] == [[], []]
     with pytest.raises(OptionError, match="no place in an image"):
         states.tokens.box(0)
+
+
+def test_images_without_geometry_are_told_apart_by_what_each_has_alone(tmp_path) -> None:
+    """Tags between tiles and tiles without a break: runs and equal shares would both be wrong."""
+    from tests.conformance.families.idefics3 import build
+
+    build(tmp_path)
+    known = load_model(tmp_path)
+    unknown = replace(known, adapter=GenericAdapter("idefics3", ("image", "text")))
+    images = [np.zeros((64, 64, 3), np.uint8), np.zeros((60, 200, 3), np.uint8)]
+    ours, theirs = (capture(model, images, "Which?", layers=0).tokens.sources for model in (known, unknown))
+    assert len(set(ours.bincount().tolist())) == 2
+    assert torch.equal(ours, theirs)

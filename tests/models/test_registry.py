@@ -34,7 +34,9 @@ def test_who_serves_what(model_type: str, family: str) -> None:
     assert adapter_for({"model_type": model_type}).family == family
 
 
-@pytest.mark.parametrize("config", [{"model_type": "foo_vl"}, {"model_type": None}, {}])
+@pytest.mark.parametrize(
+    "config", [{"model_type": "foo_vl"}, {"model_type": ["llava"], "text_config": "x"}, {"model_type": None}, {}]
+)
 def test_an_unknown_family_names_the_known_ones(config: dict[str, object]) -> None:
     with pytest.raises(UnknownFamily, match=r"No adapter for .*llava.*causal"):
         adapter_for(config)

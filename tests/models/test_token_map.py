@@ -67,3 +67,24 @@ def test_columns_come_back() -> None:
         torch.equal(value.nan_to_num(), tokens.to_tensors()[name].nan_to_num())
         for name, value in back.to_tensors().items()
     )
+
+
+def test_no_column_of_a_text_shares_its_memory() -> None:
+    columns = TokenMap.of_text(3).to_tensors()
+    assert len({column.data_ptr() for column in columns.values()}) == len(columns)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("sources", [-1, 0, 0, 0, 0, 1], "token 5 is of source 1.* there are 1"),
+        ("sources", [-1.0, 0.0, 0.0, 0.0, 0.0, 0.5], "sources that are no whole numbers"),
+        ("kinds", [True] * 6, "kinds that are no whole numbers"),
+        ("cells", [-1, 0, 2, -1, 0, -1], "token 2 has no place"),
+        ("tiles", [0, 0, 0, -1, 1, -1], "tiles without a patch"),
+    ],
+)
+def test_columns_that_do_not_fit(name: str, values: list[float], told: str) -> None:
+    tokens = _map()
+    with pytest.raises(ValueError, match=told):
+        TokenMap.from_tensors({**tokens.to_tensors(), name: torch.tensor(values)}, tokens.layout)

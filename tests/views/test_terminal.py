@@ -1,5 +1,7 @@
 import io
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -7,6 +9,8 @@ from rich.console import Console
 from lenses import synthetic
 from patchlens.errors import OptionError
 from patchlens.lenses.reading import Readings
+from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.tile import Tile
 from patchlens.views.terminal import table
 
 
@@ -56,8 +60,60 @@ def test_several_images() -> None:
     assert "scene 3" in drawn(many, image="scene 3")
 
 
+def test_images_read_at_different_layers() -> None:
+    parts = [synthetic.readings(name, layers=layers, lenses=("logit",)) for name, layers in (("a", (1,)), ("b", (2,)))]
+    joined = Readings.join(parts)
+    text = drawn(joined, layers=1)
+    assert "and 1 image read at other layers" in text
+    assert [line.strip() for line in text.splitlines()].count("a") == 1
+    assert [line.strip() for line in text.splitlines()].count("b") == 0
+    both = [line.strip() for line in drawn(joined, layers=iter([1, 2])).splitlines()]
+    assert (both.count("a"), both.count("b")) == (1, 1)
+    with pytest.raises(OptionError, match=r"layer 1 .* They hold: 2"):
+        drawn(joined, image="b", layers=1)
+
+
+@pytest.fixture(scope="module")
+def tiled() -> Readings:
+    """Twelve patches: a tile of 2 × 4, and a tile of 2 × 2 behind it."""
+    scene = synthetic.readings(rows=3, columns=4, layers=(0,), lenses=("logit",))
+    table = scene.table
+    patches = table["position"].to_numpy() - 5
+    second = patches >= 8
+    within, columns = np.where(second, patches - 8, patches), np.where(second, 2, 4)
+    for name, values in (("tile", second), ("row", within // columns), ("column", within % columns)):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values.astype(np.int32)))
+    whole = (0.0, 0.0, 64.0, 96.0)
+    tiles = [Tile(PatchGrid(2, count, (64, 96), whole), "tile") for count in (4, 2)]
+    return Readings(table, images=scene.images, tiles={"scene": tiles})
+
+
+def test_patches_of_an_image_in_tiles(tiled: Readings) -> None:
+    text = drawn(tiled, patches=[(1, 0, 1), (0, 0, 1), (1, 3)])
+    assert "tile: row, col" in text
+    for label, position in (("1: 0, 1", 14), ("0: 0, 1", 6), ("0: 1, 3", 12)):
+        (line,) = [line for line in text.splitlines() if line.strip().startswith(label)]
+        assert tiled.at(position=position).words[0] in line
+    assert "2, 3" in drawn(synthetic.readings(), patches=[(0, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [
+        ((0, 1), r"Tiles 0, 1 all have a patch at row 0, column 1.*0 \(2 × 4\), 1 \(2 × 2\).*\(tile, row, column\)"),
+        ((1, 0, 3), r"at tile 1, row 0, column 3.*0 \(2 × 4\), 1 \(2 × 2\)"),
+        ((5, 5), r"at row 5, column 5.*the tiles 0 \(2 × 4\), 1 \(2 × 2\)"),
+    ],
+)
+def test_patches_that_tiles_do_not_have_or_several_have(tiled: Readings, patch: tuple[int, ...], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        drawn(tiled, patches=[patch])
+
+
 def test_text_and_nothing() -> None:
     assert "position" in drawn(synthetic.text_readings())
+    with pytest.raises(OptionError, match="it has no grid"):
+        drawn(synthetic.text_readings(), patches=[(0, 0)])
     assert "0 of 0 images" in drawn(synthetic.readings().select(word="nobody"))
 
 

@@ -1,7 +1,9 @@
 """Run a model once and keep the hidden states that were asked for; nothing else is computed."""
 
+import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -9,13 +11,14 @@ from torch import Tensor
 
 from patchlens.capture.hidden_states import HiddenStates
 from patchlens.capture.sites import Place, places
-from patchlens.errors import NonFiniteStates, OptionError, OutOfMemory
+from patchlens.errors import ModelIncomplete, NonFiniteStates, OptionError, OutOfMemory, PatchlensError
 from patchlens.inputs.audio import AudioLike, open_audio
 from patchlens.inputs.image import ImageLike, open_image
 from patchlens.inputs.prompt import Prompt, open_prompt
 from patchlens.models.adapter import Prepared, PreparedPrompt, Request
 from patchlens.models.model import Model
-from patchlens.models.prepare import prepare
+from patchlens.models.prepare import alike_by, check_length, prepare, room_after
+from patchlens.models.source import first_line
 from patchlens.models.token_map import TokenMap
 
 __all__ = ["capture", "capture_batch", "request_of"]
@@ -52,8 +55,8 @@ def capture(
         positions: "visual" tokens (a recording's are meant too), "text" tokens (everything else), the tokens of the
             "answer", or "all"; several with commas between.
         answer: A number makes the model answer with at most so many tokens, greedily; a text is taken as its answer.
-            Either way its tokens are captured with the prompt's. A causal model's states at an answer's tokens are
-            those that it had while it generated them.
+            Either way its tokens are captured with the prompt's, as far as the model has positions. A causal model's
+            states at an answer's tokens are those that it had while it generated them.
         raw: Give the prompt to the tokenizer as it is, without chat template.
         site: "language" for the language model; "encoder" for the vision encoder's blocks, in the encoder's own order
             and without places; "projector input" and "projector output", which have layer 0 alone.
@@ -101,17 +104,21 @@ def capture_batch(
         batch_size: Prompts in one pass.
 
     Raises:
-        OptionError: As for `capture`; a batch of less than one, or prompts with and without images in one batch.
+        OptionError: As for `capture`; a batch of less than one.
     """
     if batch_size < 1:
         raise OptionError(f"Capturing in batches of {batch_size}. Expected at least 1.")
     if unknown := [kind for kind in positions.split(",") if kind not in _POSITIONS]:
         raise OptionError(f"Cannot capture positions {unknown[0]!r}. Choose among {', '.join(_POSITIONS)}.")
+    if not isinstance(answer, str) and (not isinstance(answer, int) or answer < 0):
+        raise OptionError(f"Cannot capture an answer of {answer!r} tokens. Give a number from 0 on, or a text.")
+    place = places(model, site, positions)
+    wanted = place.layers(layers)  # before anything is run, and once: an iterator would be used up
     single = model.adapter.beside_sequence or model.adapter.alone
     together = batch_size if not answer and site == "language" and not single else 1
     found: list[HiddenStates] = []
-    for batch in _batches(requests, together):
-        found += _captured(model, batch, layers, positions, answer, site)
+    for batch in _batches(model, requests, together):
+        found += _captured(model, batch, place, wanted, positions, answer, site)
     return found
 
 
@@ -122,7 +129,7 @@ def request_of(
     audio: AudioLike | Sequence[AudioLike] | None = None,
     raw: bool = False,
 ) -> Request:
-    """Open what a prompt comes with; what a conversation's parts bring along comes first.
+    """Open what a prompt comes with. What is given here fills those places of a conversation that bring nothing along.
 
     Args:
         image: As for `capture`.
@@ -135,12 +142,8 @@ def request_of(
     """
     usual = "Describe this recording." if image is None and audio is not None else "Describe this image."
     opened: Prompt = open_prompt(usual if prompt is None else prompt, raw=raw)
-    images = [open_image(found) for kind, found in opened.given if kind == "image"] + [
-        *map(open_image, _several(image))
-    ]
-    played = [open_audio(found) for kind, found in opened.given if kind == "audio"] + [
-        *map(open_audio, _several(audio))
-    ]
+    images = [open_image(found) for found in _in_places(opened, "image", _several(image))]
+    played = [open_audio(found) for found in _in_places(opened, "audio", _several(audio))]
     names = _different([*(image.name for image in images), *(recording.name for recording in played)])
     return Request(
         opened,
@@ -149,10 +152,17 @@ def request_of(
     )
 
 
+def _in_places(prompt: Prompt, kind: str, given: list[Any]) -> list[Any]:
+    """What a conversation's places of a kind hold, in their order; what is left over comes last."""
+    waiting = iter(given)
+    held = [next(waiting, None) if found is None else found for what, found in prompt.given if what == kind]
+    return [found for found in held if found is not None] + [*waiting]
+
+
 def _several(given: Any) -> list[Any]:
     if given is None:
         return []
-    alone = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int)  # samples and their rate
+    alone = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], numbers.Real)  # samples, their rate
     return list(given) if isinstance(given, list | tuple) and not alone else [given]
 
 
@@ -168,30 +178,37 @@ def _different(names: Sequence[str]) -> Iterator[str]:
         yield name
 
 
-def _batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
-    batch: list[Request] = []
-    for request in requests:
-        batch.append(request)
-        if len(batch) == size:
+def _batches(model: Model, requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    """Neighbours that can be prepared together, at most so many."""
+    for _, alike in groupby(requests, key=lambda request: alike_by(model, request)):
+        while batch := list(islice(alike, size)):
             yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _captured(
-    model: Model, requests: Sequence[Request], layers: Any, positions: str, answer: int | str, site: str
+    model: Model,
+    requests: Sequence[Request],
+    place: Place,
+    wanted: tuple[int, ...],
+    positions: str,
+    answer: int | str,
+    site: str,
 ) -> list[HiddenStates]:
     prepared = prepare(model, requests)
-    if answer:
-        prepared = _answered(model, prepared, answer)
-    place = places(model, site, positions)
-    wanted = place.layers(layers)
-    chosen = [place.chosen(prepared, row, positions) for row in range(len(requests))]
     try:
+        if answer:
+            prepared = _answered(model, prepared, answer)
+        chosen = [place.chosen(prepared, row, positions) for row in range(len(requests))]
         kept = _run(model, place, prepared, wanted, [found and found[0] for found in chosen])
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(_too_much(model, prepared, wanted)) from error
+    except PatchlensError:
+        raise
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise ModelIncomplete(
+            f"Running {model.name} failed: {type(error).__name__}: {first_line(error)} Its code cannot take this input "
+            "(images and prompts of usual sizes ran when it was loaded), or its weights and config do not fit together."
+        ) from error
     made = []
     for request, found, sequence, vectors in zip(requests, chosen, prepared.sequences, kept, strict=True):
         _check_finite(model, vectors, wanted)
@@ -212,6 +229,8 @@ def _captured(
                     raw=request.prompt.raw,
                     layers=list(wanted),
                     positions=positions,
+                    answer=answer,
+                    turns=[dict(turn) for turn in request.prompt.messages or ()],
                     site=site,
                     sources=[source.sha256 for source in sequence.sources],
                 ),
@@ -224,9 +243,13 @@ def _captured(
 def _answered(model: Model, prepared: Prepared, answer: int | str) -> Prepared:
     """The sequence with the model's own answer, or a given one, behind it."""
     (sequence,) = prepared.sequences
+    length = len(sequence.token_ids)
     if isinstance(answer, str):
         ids = model.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        check_length(model, length + len(ids))
     else:
+        check_length(model, length + 1)
+        answer = min(answer, room_after(model, length))
         inputs = model.accepted(prepared.inputs)
         with torch.inference_mode():
             out = model.adapter.generate(model.network, inputs, answer)[0].tolist()

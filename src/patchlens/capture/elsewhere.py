@@ -101,7 +101,7 @@ def _made(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     return HiddenStates(
         vectors=vectors,
         layers=layers,
-        positions=_whole_numbers(about.get("positions"), tensors.get("positions"), count, torch.arange(count)),
+        positions=_positions(about.get("positions"), tensors.get("positions"), count),
         token_ids=_whole_numbers(about.get("token_ids"), tensors.get("token_ids"), count, torch.full((count,), -1)),
         tokens=tokens,
         sources=images,
@@ -119,16 +119,21 @@ def _made(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
 
 
 def _vectors(
-    path: Path, tensors: Mapping[str, Tensor], asked: Sequence[int] | None
+    path: Path, tensors: Mapping[str, Tensor], asked: Any
 ) -> tuple[Float[Tensor, "layer token d_model"], tuple[int, ...]]:
-    named = {int(name[6:]): name for name in tensors if name.startswith("layer_") and name[6:].isdigit()}
+    named = _by_layer(path, tensors)
+    if asked is not None and not (isinstance(asked, list) and all(type(layer) is int for layer in asked)):
+        raise StatesError(
+            f'Opening hidden states: the "layers" beside {path} are {json.dumps(asked)}. Expected a list of whole '
+            "numbers, such as [0, 8, 16]."
+        )
     if "vectors" in tensors and asked is not None:
-        vectors, layers = tensors["vectors"], tuple(int(layer) for layer in asked)
+        vectors, layers = _computable(tensors["vectors"]), tuple(asked)
     elif named:
-        layers = tuple(sorted(named) if asked is None else map(int, asked))
+        layers = tuple(sorted(named) if asked is None else asked)
         if missing := [layer for layer in layers if layer not in named]:
             raise StatesError(f"Opening hidden states: {path} has no tensor for layer {missing[0]}, which is listed.")
-        vectors = torch.stack([tensors[named[layer]] for layer in layers])
+        vectors = torch.stack([_computable(tensors[named[layer]]) for layer in layers])
     else:
         raise StatesError(
             f"Opening hidden states: {path} holds {', '.join(sorted(tensors)) or 'nothing'}. Expected 'vectors' "
@@ -142,6 +147,26 @@ def _vectors(
             f"Expected floats of [{len(layers)} layers, token, d_model]."
         )
     return vectors, layers
+
+
+def _by_layer(path: Path, tensors: Mapping[str, Tensor]) -> dict[int, str]:
+    """The name of the tensor that holds a layer alone."""
+    named: dict[int, str] = {}
+    for name in sorted(tensors):
+        number = name.removeprefix("layer_")
+        if number != name and number.isdecimal():
+            other = named.setdefault(int(number), name)
+            if other != name:
+                raise StatesError(
+                    f"Opening hidden states: {path} has two tensors for layer {int(number)}, {other!r} and {name!r}. "
+                    "Keep one of them."
+                )
+    return named
+
+
+def _computable(vectors: Tensor) -> Tensor:
+    """Floats of 8 bits as float32: they are for storing, and few operations take them."""
+    return vectors.float() if vectors.is_floating_point() and vectors.element_size() == 1 else vectors
 
 
 def _image(folder: Path, entry: Any) -> ImageInput:
@@ -162,7 +187,22 @@ def _tokens(about: Mapping[str, Any], images: Sequence[ImageInput], count: int) 
         return _map("patch", zero, zero, list(range(count)), None, ((Tile(grid),),))
     if "kinds" not in about:
         return TokenMap.without_places(count, len(images)) if images else TokenMap.of_text(count)
-    layout = [[Tile.from_json(_sized(tile, images[n])) for tile in tiles] for n, tiles in enumerate(about["tiles"])]
+    for name in ("kinds", "source", "tile", "cell", "seconds"):
+        listed = about.get(name, [-1] * count)
+        if not isinstance(listed, list) or len(listed) != count:
+            found = f"{len(listed)} values" if isinstance(listed, list) else json.dumps(listed)
+            raise OptionError(f'"{name}" is {found}, and a list of {count} is needed, one value per token')
+        if name in ("source", "tile", "cell") and (odd := [one for one in listed if type(one) is not int]):
+            raise OptionError(f'"{name}" holds {json.dumps(odd[0])}, and its values are whole numbers')
+    if unknown := [kind for kind in about["kinds"] if kind not in KINDS]:
+        raise OptionError(f"a token of kind {json.dumps(unknown[0])}, and there are {', '.join(KINDS)}")
+    if "tiles" not in about and "patch" in about["kinds"]:
+        raise OptionError('"kinds" names patches, and there are no "tiles" that they could lie in')
+    tiles = about.get("tiles", [[]] * len(images))
+    if not isinstance(tiles, list) or len(tiles) != len(images):
+        given = len(tiles) if isinstance(tiles, list) else json.dumps(tiles)
+        raise OptionError(f'"tiles" needs one list for each of {len(images)} images, and holds {given}')
+    layout = [[Tile.from_json(_sized(tile, image)) for tile in cut] for cut, image in zip(tiles, images, strict=True)]
     nowhere = [-1] * count
     source, tile, cell = (about.get(name, nowhere) for name in ("source", "tile", "cell"))
     return _map(about["kinds"], source, tile, cell, about.get("seconds"), layout)
@@ -196,8 +236,18 @@ def _map(
     )
 
 
+def _positions(listed: Any, stored: Tensor | None, count: int) -> Tensor:
+    found = _whole_numbers(listed, stored, count, torch.arange(count))
+    if int(found.min()) < 0:
+        raise OptionError(f"the position {int(found.min())}, and positions count from 0")
+    return found
+
+
 def _whole_numbers(listed: Any, stored: Tensor | None, count: int, otherwise: Tensor) -> Tensor:
     found = stored if stored is not None else otherwise if listed is None else torch.tensor(listed)
-    if tuple(found.shape) != (count,) or found.is_floating_point():
-        raise OptionError(f"positions or token ids of shape {tuple(found.shape)} for {count} tokens")
+    if tuple(found.shape) != (count,) or found.is_floating_point() or found.dtype == torch.bool:
+        raise OptionError(
+            f"positions or token ids of shape {tuple(found.shape)} for {count} tokens, in {found.dtype}; they are "
+            "whole numbers, one per token"
+        )
     return found.long()

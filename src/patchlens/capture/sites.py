@@ -56,7 +56,12 @@ def places(model: Model, site: str, positions: str) -> Place:
     if site not in SITES:
         raise OptionError(f"There is no site {site!r} to capture at. Choose among {', '.join(SITES)}.")
     if site == "language":
-        beside = model.adapter.beside_sequence and positions == "visual"
+        beside = model.adapter.beside_sequence and "visual" in positions.split(",")
+        if beside and positions != "visual":
+            raise OptionError(
+                f"The visual tokens of {model.name} lie beside its sequence and have layer 0 alone, so they cannot be "
+                f"captured together with {positions.replace('visual', '').strip(',')} tokens. Capture each by itself."
+            )
         return _Beside(model) if beside else _Stream(model)
     if model.processor is None:
         raise OptionError(f"{model.name} reads text alone, so it has no {site}. Capture at the site 'language'.")

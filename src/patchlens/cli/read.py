@@ -56,7 +56,7 @@ def read(
         str, typer.Option(metavar="KIND", help="Which tokens to read: visual, text, answer or all.")
     ] = "visual",
     answer: Annotated[
-        int, typer.Option(metavar="N", help="Let the model answer with at most N tokens, and read those too.")
+        int, typer.Option(metavar="N", min=0, help="Let the model answer with at most N tokens, and read those too.")
     ] = 0,
     allow_other_model: Annotated[
         bool,

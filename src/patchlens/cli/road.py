@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -73,16 +73,27 @@ def open_all(paths: Sequence[Path]) -> "list[Input]":
     taken: set[str] = set()
     for path in paths:
         if path.suffix.lower() == ".safetensors":
-            opened.append(open_states(path))
+            states = open_states(path)
+            if not states.sources and "text" in taken:
+                raise OptionError(f"Reading {path}: another file holds text alone too. Read them one at a time.")
+            named = tuple(replace(source, name=_free(source.name, taken)) for source in states.sources)
+            opened.append(replace(states, sources=named))
+            taken |= set() if states.sources else {"text"}
             continue
         stem = os.fsencode(path.stem).decode("utf-8", "replace")  # as `open_image` does, before names are compared
-        name, number = stem, 1
-        while name in taken:
-            number += 1
-            name = f"{stem} ({number})"
-        taken.add(name)
+        name = _free(stem, taken)
         opened.append((open_audio if path.suffix.lower() == ".wav" else open_image)(path, name=name))
     return opened
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a number if it is taken; it is taken afterwards."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    taken.add(free)
+    return free
 
 
 def read_all(
@@ -135,6 +146,10 @@ def read_all(
     if opened is not None:
         # Before the first picture is run, not after it.
         opened.check(model.fingerprint, model.d_model, allow_other_model=allow_other_model, model=model.name)
+    if inputs and all(isinstance(given, HiddenStates) for given in inputs) and (prompt or raw or answer):
+        raise OptionError(
+            "A prompt or an answer was given, and hidden states from files have theirs already. Leave it out."
+        )
     parts: list[Readings] = []
     total = len(inputs) * len(made)
     asked: dict[str, Any] = {"raw": raw, "answer": answer, "layers": layers}
@@ -148,7 +163,8 @@ def read_all(
             among = layers_among(layers, given.layers, f"these hidden states of {given.provenance.model}")
         else:
             shown = {"audio": given} if isinstance(given, AudioInput) else {"image": given}
-            wanted = "visual,answer" if answer and positions == "visual" else positions
+            lacking = answer and not {"answer", "all"} & set(positions.split(","))
+            wanted = f"{positions},answer" if lacking else positions
             states = capture(model, **shown, **asked, positions=wanted)
         for lens in made:
             parts.append(lens.read(states, k=k, layers=among))

@@ -1,13 +1,16 @@
 """Any recording a person has, as one channel of samples. Knows no model and no processor."""
 
 import hashlib
+import math
 import os
 import wave
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from patchlens.errors import AudioError
 
@@ -15,6 +18,17 @@ __all__ = ["AudioInput", "AudioLike", "open_audio"]
 
 _LONGEST = 3600
 """Seconds."""
+
+_CHANNELS = 8
+"""At most so many, where the shape of an array must say which axis they are."""
+
+_REACH = 32
+"""How far the low-pass of a change of rate looks to each side, in samples at the lower rate."""
+
+_CUT = 0.45
+"""Where it cuts, as a share of the lower rate. Half of it is the highest tone that there can be."""
+
+_BLOCK = 4096
 
 Samples = np.ndarray[tuple[int], np.dtype[np.float32]]
 
@@ -44,24 +58,14 @@ class AudioInput:
         return len(self.samples) / self.rate
 
     def at_rate(self, rate: int) -> Samples:
-        """The samples at another rate, by straight lines between them, after averaging where the rate falls.
+        """The samples at another rate, without the tones above 0.45 of the lower of the two rates.
 
-        Processors of speech models take one rate, 16,000 as a rule. For more than a look, resample with a library that
-        is made for it first.
+        Processors of speech models take one rate, 16,000 as a rule.
         """
-        if rate == self.rate:
-            return self.samples
-        wanted = max(1, round(len(self.samples) * rate / self.rate))
-        smoothed = self.samples
-        if rate < self.rate:  # else what lies above half the new rate would come back as other tones
-            width = round(self.rate / rate)
-            smoothed = np.convolve(self.samples, np.full(width, 1 / width), mode="same")
-        at = np.arange(wanted) * (self.rate / rate)
-        between: Samples = np.interp(at, np.arange(len(smoothed)), smoothed).astype(np.float32)
-        return between
+        return self.samples if rate == self.rate else _resampled(self.samples, self.rate, rate)
 
 
-AudioLike: TypeAlias = str | Path | tuple[np.ndarray, int] | AudioInput
+AudioLike: TypeAlias = str | Path | tuple[np.ndarray, SupportsIndex | float] | AudioInput
 """What `open_audio` takes."""
 
 
@@ -70,7 +74,8 @@ def open_audio(source: AudioLike, name: str | None = None) -> AudioInput:
 
     Args:
         source: A WAV file (PCM of 8, 16, 24 or 32 bits), or (samples, rate): floats from -1 to 1 or integers, of shape
-            [sample] or [sample, channel]. Several channels are averaged.
+            [sample], [sample, channel] or [channel, sample]: the first axis is taken for the channels if it is at most
+            8 and shorter than the second. Several channels are averaged. The rate is a whole number.
         name: What to call it; by default the file's name without its ending, or "audio".
 
     Raises:
@@ -84,7 +89,12 @@ def open_audio(source: AudioLike, name: str | None = None) -> AudioInput:
         shown = os.fsencode(name or path.stem).decode("utf-8", "replace")
         return _input(samples, rate, f"audio '{path}'", shown, str(path))
     if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], np.ndarray):
-        return _input(source[0], int(source[1]), "the audio array", name or "audio", None)
+        samples, given = source
+        if not isinstance(given, Real) or not math.isfinite(given) or given != int(given):
+            raise AudioError(f"Cannot use the audio array: its rate is {given!r}. Give a whole number, such as 16000.")
+        if samples.ndim == 2 and samples.shape[0] <= _CHANNELS and samples.shape[0] < samples.shape[1]:
+            samples = samples.T
+        return _input(samples, int(given), "the audio array", name or "audio", None)
     raise AudioError(
         f"Cannot use a {type(source).__name__} as a recording. Give a WAV file, or (samples, rate) with samples as a "
         "NumPy array."
@@ -119,11 +129,11 @@ def _input(samples: np.ndarray, rate: int, what: str, name: str, source: str | N
     if values.dtype.kind == "i":
         values = values.astype(np.float32) / -float(np.iinfo(values.dtype).min)
     if values.ndim == 2:
-        values = values.mean(axis=1)
+        values = values.mean(axis=1) if values.size else values.ravel()
     if values.ndim != 1 or values.dtype.kind != "f":
         raise AudioError(
             f"Cannot use {what} of shape {samples.shape} and type {samples.dtype}. Expected floats from -1 to 1, or "
-            "integers, of shape [sample] or [sample, channel]."
+            "integers, of shape [sample], [sample, channel] or [channel, sample]."
         )
     values = np.ascontiguousarray(values, dtype=np.float32)
     if rate < 1 or not len(values):
@@ -134,3 +144,27 @@ def _input(samples: np.ndarray, rate: int, what: str, name: str, source: str | N
         raise AudioError(f"Cannot use {what}: it holds NaN or infinity.")
     digest = hashlib.sha256(f"{rate}:".encode() + values.tobytes()).hexdigest()
     return AudioInput(values, rate, name, source, digest)
+
+
+def _resampled(samples: Samples, rate: int, wanted: int) -> Samples:
+    """Each new sample as a weighted mean of the old ones around it: a sinc under a Blackman window.
+
+    Weights depend only on where a new sample falls between two old ones. That repeats, so all new samples with the same
+    weights are made together.
+    """
+    lower = min(1.0, wanted / rate)  # the lower rate as a share of the old one
+    step, phases = rate // math.gcd(rate, wanted), wanted // math.gcd(rate, wanted)
+    made = np.empty(max(1, round(len(samples) * wanted / rate)), np.float32)
+    reach = math.ceil(_REACH / lower)
+    windows = sliding_window_view(np.pad(samples, reach, mode="edge"), 2 * reach + 1)
+    for phase in range(min(phases, len(made))):
+        first, part = divmod(phase * step, phases)
+        away = (np.arange(-reach, reach + 1) - part / phases) * lower  # in samples at the lower rate
+        angle = np.pi * np.clip(away / _REACH, -1, 1)
+        weights = np.sinc(2 * _CUT * away) * (0.42 + 0.5 * np.cos(angle) + 0.08 * np.cos(2 * angle))
+        weights = (weights / weights.sum()).astype(np.float32)
+        mine = made[phase::phases]
+        for block in range(0, len(mine), _BLOCK):  # NumPy copies overlapping windows before it multiplies them
+            begin, end = first + block * step, first + min(block + _BLOCK, len(mine)) * step
+            mine[block : block + _BLOCK] = windows[begin:end:step] @ weights
+    return made

@@ -24,10 +24,11 @@ class Prompt:
     a line, which becomes one turn of the user with all images before it."""
 
     raw: bool = False
-    """The text goes to the tokenizer as it is: no chat template, no placeholder added."""
+    """No chat template touches the text. Placeholders are added only if it has none for what comes with it."""
 
     given: tuple[tuple[str, Any], ...] = ()
-    """What a conversation's parts brought along: ("image" | "audio", source), in order."""
+    """A conversation's places for images and recordings in order, with what their parts brought along: ("image" |
+    "audio", source), the source None where the part brought nothing."""
 
     def turns(self, images: int, audio: int) -> list[dict[str, Any]]:
         """The messages for a chat template.
@@ -71,8 +72,8 @@ def open_prompt(prompt: str | Sequence[Mapping[str, Any]] | Prompt, *, raw: bool
         for part in parts:
             kind = str(part["type"])
             plain.append({"type": "text", "text": str(part["text"])} if kind == "text" else {"type": kind})
-            if kind != "text" and (found := part.get(kind)) is not None:
-                given.append((kind, found))
+            if kind != "text":
+                given.append((kind, part.get(kind)))
         messages.append({"role": role, "content": plain})
         lines.append(f"{role}: {' '.join(part['text'] for part in plain if part['type'] == 'text')}")
     if not messages:

@@ -152,8 +152,7 @@ def _places(states: HiddenStates, names: list[str]) -> dict[str, pa.Array]:
     row, column = (place.numpy().astype(np.int32) for place in tokens.places())
     nowhere = tokens.tiles.numpy() < 0
     seconds = tokens.seconds.numpy().astype(np.float32)
-    # Text stands with the last image before it; what stands before all of them, with the first.
-    sources = np.maximum(np.maximum.accumulate(tokens.sources.numpy()), 0)
+    sources = _carried(tokens.sources.numpy())
     return {
         "image": pa.DictionaryArray.from_arrays(pa.array(sources.astype(np.int32)), pa.array(names)),
         "kind": pa.DictionaryArray.from_arrays(pa.array(tokens.kinds.numpy().astype(np.int32)), pa.array(KINDS)),
@@ -163,6 +162,16 @@ def _places(states: HiddenStates, names: list[str]) -> dict[str, pa.Array]:
         "start": pa.array(seconds[:, 0], from_pandas=True),
         "end": pa.array(seconds[:, 1], from_pandas=True),
     }
+
+
+def _carried(sources: np.ndarray) -> np.ndarray:
+    """Text stands with the last source before it; what stands before all of them, with the first that appears."""
+    known = np.flatnonzero(sources >= 0)
+    if not len(known):
+        return np.zeros_like(sources)
+    last = np.searchsorted(known, np.arange(len(sources)), side="right") - 1
+    carried: np.ndarray = sources[known[np.maximum(last, 0)]]
+    return carried
 
 
 def _constant(text: str, length: int) -> pa.Array:

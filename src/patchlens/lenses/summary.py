@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from patchlens.lenses.reading import Reading, Readings
 
-__all__ = ["Place", "excerpt", "html", "line", "printable"]
+__all__ = ["Place", "excerpt", "heading", "html", "line", "printable"]
 
 LENS_TITLES = {"latent": "LatentLens", "logit": "LogitLens", "embedding": "EmbeddingLens"}
 
@@ -77,6 +77,15 @@ def excerpt(
     )
 
 
+def heading(readings: "Readings", image: str) -> str:
+    """What stands above the labels of an image's places."""
+    tiles = readings.tiles.get(image, ())
+    if tiles:
+        return "tile: row, col" if len(tiles) > 1 else "row, col"
+    start = readings.select(image=image).table["start"]
+    return "time" if start.null_count < len(start) else "position"
+
+
 def printable(text: str) -> str:
     """The text with control characters made visible, so that it cannot steer a terminal or a layout."""
     return "".join(character if _harmless(character) else "\ufffd" for character in text)
@@ -121,7 +130,7 @@ def _image_html(readings: "Readings", image: str, places: int, layers: int, word
     return (
         "<div style='display:flex;gap:1.5em;align-items:flex-start;flex-wrap:wrap'>"
         f"<figure style='margin:0'>{thumbnail}<figcaption><small>{escape(printable(image))}</small></figcaption>"
-        f"</figure><table><thead><tr><th>row, column</th><th>layer</th>{head}</tr></thead>"
+        f"</figure><table><thead><tr><th>{heading(part, image)}</th><th>layer</th>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 

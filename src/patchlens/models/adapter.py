@@ -149,15 +149,15 @@ class Adapter(ABC):
         """
         return None
 
-    def spans(self, config: Any, processor: Any, samples: int) -> Float[Tensor, "token 2"]:
-        """From when to when each token of a recording stands for, in seconds.
+    def spans(self, config: Any, processor: Any, samples: int) -> Float[Tensor, "token 2"] | None:
+        """From when to when each token of a recording stands for, in seconds; None where that is not known.
 
         Args:
             config: The model's whole config.
             processor: The model's.
             samples: Length of the recording, at the rate that the processor takes.
         """
-        raise NotImplementedError  # asked only of families whose modalities say "audio"
+        return None
 
     def sampling_rate(self, processor: Any) -> int:
         """How many samples a second of a recording the processor takes."""
@@ -216,7 +216,7 @@ class Adapter(ABC):
         for name, value in inputs.items():
             if name == "input_ids":
                 longer[name] = torch.cat([value, answer], dim=1)
-            elif value.ndim == 2 and value.shape == (1, length):
+            elif name in _PER_TOKEN and value.shape == (1, length):
                 filling = 1 if name == "attention_mask" else 0
                 longer[name] = torch.cat([value, torch.full_like(answer, filling, dtype=value.dtype)], dim=1)
         return longer
@@ -248,6 +248,10 @@ class Adapter(ABC):
     def visual_map(self, config: Any, processor: Any, request: Request) -> TokenMap:
         """What the rows of that output stand for; asked only if `beside_sequence`."""
         raise NotImplementedError
+
+
+_PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids")
+"""Inputs with a value for each token of the sequence."""
 
 
 def _known(config: Any, *names: str) -> int:

@@ -1,18 +1,43 @@
 """Which part of the original image an image processor shows to the model: read from its settings.
 
 It covers what transformers' processors do to one image: pad to a square, resize, crop or pad the centre. It
-does not run the processor; the caller passes the size that came out, and anything these steps do not explain
-is an error.
+does not run the processor; anything these steps do not explain is an error.
 """
 
 from typing import Any
 
 from patchlens.errors import ImageError, ModelIncomplete
 from patchlens.inputs.image import MAX_PIXELS
+from patchlens.models.patch_grid import PatchGrid
 
-__all__ = ["centre_region", "check_resized", "image_setting", "output_size", "padded_square", "shown_region"]
+__all__ = [
+    "centre_region",
+    "check_resized",
+    "framed_grid",
+    "image_setting",
+    "output_size",
+    "padded_square",
+    "shown_region",
+]
 
 _Size = tuple[int, int]  # height, width
+
+
+def framed_grid(image_processor: Any, size: tuple[int, int], cell: int) -> PatchGrid:
+    """Where the visual tokens lie that cover all of the processor's output, row by row.
+
+    Args:
+        image_processor: The model's; its settings are read.
+        size: (height, width) of the original upright image, in pixels.
+        cell: Side of one visual token, in pixels of the output.
+
+    Raises:
+        ImageError: An image so narrow that resizing makes it enormous, or leaves nothing of a side.
+        ModelIncomplete: The settings are of no known kind.
+    """
+    check_resized(image_processor, size)
+    seen = output_size(image_processor, size)
+    return PatchGrid.of_patches(size, shown_region(image_processor, size, seen), seen, cell)
 
 
 def shown_region(
@@ -30,6 +55,7 @@ def shown_region(
         padding.
 
     Raises:
+        ImageError: Resizing leaves nothing of a side.
         ModelIncomplete: The settings do not explain the size that came out.
     """
     padded = _padded(image_processor, image_size)
@@ -56,10 +82,14 @@ def centre_region(image_size: _Size, padded: _Size, resized: _Size, seen: _Size)
     Returns:
         (top, left, bottom, right) in original pixels.
 
+    Raises:
+        ImageError: Resizing leaves nothing of a side.
+
     Example:
         >>> centre_region((100, 200), (100, 200), (50, 100), (50, 50))
         (0.0, 50.0, 100.0, 150.0)
     """
+    _check_sides(image_size, resized)
     sides = [_side(image_size[axis], padded[axis], resized[axis], seen[axis]) for axis in (0, 1)]
     (top, bottom), (left, right) = sides
     return top, left, bottom, right
@@ -78,11 +108,15 @@ def padded_square(
     Returns:
         The region that the output shows, (top, left, bottom, right) in original pixels, larger than the image where it
         was padded; and the output's (height, width).
+
+    Raises:
+        ImageError: Resizing leaves nothing of a side.
     """
     resized = image_size
     if _setting(image_processor, "do_resize"):
         least, factor = image_processor.min_size, longest / max(image_size)
         resized = max(round(image_size[0] * factor), least), max(round(image_size[1] * factor), least)
+    _check_sides(image_size, resized)
     seen = (max(resized), max(resized)) if _setting(image_processor, "do_pad") else resized
     region = []
     for original, fitted, side in zip(image_size, resized, seen, strict=True):
@@ -132,6 +166,14 @@ def check_resized(image_processor: Any, image_size: tuple[int, int]) -> None:
         raise ImageError(
             f"Preparing an image of {image_size[0]} × {image_size[1]} pixels: this model's processor would "
             f"enlarge it to {height} × {width}. It is too narrow; crop it to a usual shape first."
+        )
+
+
+def _check_sides(image_size: _Size, resized: _Size) -> None:
+    if min(resized) < 1:
+        raise ImageError(
+            f"Preparing an image of {image_size[0]} × {image_size[1]} pixels: this model's processor would "
+            f"shrink it to {resized[0]} × {resized[1]}. It is too narrow; crop it to a usual shape first."
         )
 
 

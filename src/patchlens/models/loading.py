@@ -64,13 +64,26 @@ def load_model(
         ModelNotFound: There is no such embedded model, folder or Hub id.
         ModelIncomplete: Files are missing or damaged, or the check failed.
         UnknownFamily: No adapter serves this model type.
-        OptionError: The data type, the device or the revision is none.
+        OptionError: The data type, the device or the revision is none, or something was asked of a model that is loaded
+            already.
         MissingExtra: The device map or the LoRA adapter needs a library that is not installed.
     """
-    if isinstance(model, Model):
-        return model
-    if isinstance(model, nn.Module):
-        return model_of(model, processor)
+    if isinstance(model, Model | nn.Module):
+        asked: dict[str, Any] = {
+            "revision": revision,
+            "device_map": device_map,
+            "offload_folder": offload_folder,
+            "lora": lora,
+        }
+        asked |= {"dtype": None if dtype == "auto" else dtype, "trust_remote_code": trust_remote_code or None}
+        if isinstance(model, Model):
+            asked["processor"] = processor
+        if given := [name for name, value in asked.items() if value is not None]:
+            raise OptionError(
+                f"A model that is loaded already stays as it is, so {', '.join(given)} cannot be chosen for it. Leave "
+                "that out, or load the model by its name."
+            )
+        return model if isinstance(model, Model) else model_of(model, processor)
     torch_dtype = _dtype(dtype)
     source = find_source(model, revision)
     if lora is None and source.local and _is_adapter(source):
@@ -89,7 +102,7 @@ def load_model(
     processor = processor_of(source, adapter, options) if multimodal else None
     tokenizer = processor.tokenizer if processor is not None else _tokenizer(source, options)
     loaded = Model(
-        name=source.name,
+        name=source.name if lora is None else f"{source.name} + {lora}",
         revision=getattr(network.config, "_commit_hash", None),
         network=network,
         tokenizer=tokenizer,
@@ -125,11 +138,15 @@ def model_of(network: Any, processor: Any) -> Model:
         ModelIncomplete: A check failed.
     """
     name = getattr(network, "name_or_path", "") or type(network).__name__
+    if not isinstance(network, PreTrainedModel):
+        raise OptionError(
+            f"Cannot look into a {type(network).__name__}: it is no model of transformers. Hidden states that it "
+            "computed are read by open_states."
+        )
     if processor is None:
         raise OptionError(
             f"Looking into {name}, which is loaded already, needs its processor, or its tokenizer to read text alone. "
-            "Pass "
-            "processor=…."
+            "Pass processor=…."
         )
     if network.training:
         raise OptionError(
@@ -200,7 +217,15 @@ def _put_on(source: Source, network: Any, lora: str | Path) -> None:
     if importlib.util.find_spec("peft") is None:
         raise MissingExtra(f"The LoRA adapter {lora} of {source.name} needs peft: pip install 'patchlens[lora]'.")
     with loading_of(f"LoRA adapter {lora}", source):
-        network.load_adapter(os.fspath(lora))
+        info = network.load_adapter(os.fspath(lora))
+    strangers = [*getattr(info, "unexpected_keys", ()), *getattr(info, "missing_keys", ())]
+    strangers += [str(key) for key in getattr(info, "mismatched_keys", ())]
+    if strangers:
+        raise ModelIncomplete(
+            f"The LoRA adapter {lora} does not fit {source.name}: {len(strangers)} of its tensors are missing, left "
+            f"over or of another shape, {min(map(str, strangers))} among them. transformers would fill them with "
+            "random numbers; give the adapter's own base model."
+        )
     network.requires_grad_(False).eval()
 
 

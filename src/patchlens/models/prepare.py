@@ -4,6 +4,7 @@ The one road for all families: chat template, processor, positions, the count of
 family's geometry. It asks the family's adapter for what is particular.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from patchlens.axes import Int
 from patchlens.errors import AudioError, ModelIncomplete, OptionError, PatchlensError, PromptError
+from patchlens.inputs.prompt import Prompt
 from patchlens.models.adapter import Adapter, Prepared, PreparedPrompt, Request
 from patchlens.models.quiet import quiet
 from patchlens.models.token_map import KINDS, Tile, TokenMap
@@ -19,7 +21,7 @@ from patchlens.models.token_map import KINDS, Tile, TokenMap
 if TYPE_CHECKING:
     import patchlens.models.model
 
-__all__ = ["adds_special_tokens", "check_length", "encoded", "layout_of", "prepare"]
+__all__ = ["adds_special_tokens", "alike_by", "check_length", "encoded", "layout_of", "prepare", "room_after"]
 
 _KIND = {kind: number for number, kind in enumerate(KINDS)}
 
@@ -29,7 +31,7 @@ def prepare(model: "patchlens.models.model.Model", requests: Sequence[Request]) 
 
     Args:
         model: Its processor and tokenizer are used, its network is not run.
-        requests: All with images, or all without; likewise for recordings.
+        requests: Such as are alike by `alike_by`.
 
     Returns:
         The inputs, and for each request what stands where.
@@ -39,12 +41,14 @@ def prepare(model: "patchlens.models.model.Model", requests: Sequence[Request]) 
         OptionError: An image or a recording for a model that takes none.
         ModelIncomplete: The processor made other tokens than the family's geometry says, or refused.
     """
-    for request in requests:
-        _check_modalities(model, request)
+    kinds = {alike_by(model, request) for request in requests}
     texts = [_text(model, request) for request in requests]
     first = requests[0]
-    if any((bool(r.images), bool(r.audio)) != (bool(first.images), bool(first.audio)) for r in requests):
-        raise OptionError("A batch needs images with all of its prompts, or with none. Split it.")
+    if len(kinds) > 1:
+        raise OptionError(
+            "A batch needs images with all of its prompts, or with none, and one begin for all. Split it, or use "
+            "capture_batch, which does."
+        )
     if first.images or first.audio:
         made = _processed(model, texts, requests)
     else:
@@ -56,6 +60,13 @@ def prepare(model: "patchlens.models.model.Model", requests: Sequence[Request]) 
         token_ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()]
         sequences.append(PreparedPrompt(token_ids, _map(model, token_ids, request), (*request.images, *request.audio)))
     return Prepared(inputs, tuple(sequences))
+
+
+def alike_by(model: "patchlens.models.model.Model", request: Request) -> tuple[bool, bool, bool]:
+    """What must be equal for requests to share a batch: images or none, recordings or none, who begins the text."""
+    _check_modalities(model, request)
+    begins = adds_special_tokens(model.tokenizer, _text(model, request))
+    return bool(request.images), bool(request.audio), begins
 
 
 def encoded(model: "patchlens.models.model.Model", texts: Sequence[str]) -> dict[str, Tensor]:
@@ -92,12 +103,18 @@ def check_length(model: "patchlens.models.model.Model", length: int) -> None:
         raise PromptError(
             f"The prompt for {model.name} is empty: its tokenizer made no token of it. Give at least one word."
         )
-    limit = getattr(model.decoder.config, "max_position_embeddings", None)
-    if limit is not None and length > limit:
+    if room_after(model, length) < 0:
+        limit = length + room_after(model, length)
         raise PromptError(
             f"The prompt for {model.name} has {length} tokens with the image's, but the model has {limit} "
             "positions. Shorten the prompt, or give fewer or smaller images."
         )
+
+
+def room_after(model: "patchlens.models.model.Model", length: int) -> int:
+    """How many tokens the model has positions for behind `length` of them."""
+    limit: int | None = getattr(model.decoder.config, "max_position_embeddings", None)
+    return sys.maxsize if limit is None else limit - length
 
 
 def layout_of(
@@ -147,8 +164,7 @@ def _text(model: "patchlens.models.model.Model", request: Request) -> str:
         if given[kind] not in ({counts[kind]} if prompt.messages is not None else {0, counts[kind]}):
             raise PromptError(
                 f"The prompt for {model.name} has {given[kind]} places for {_noun(kind)} ('{mark}'), but "
-                f"{counts[kind]} "
-                f"came with it. {_leave_out(prompt.messages is not None)}"
+                f"{counts[kind]} came with it. {_leave_out(prompt.messages is not None)}"
             )
     if prompt.messages is None and (prompt.raw or any(given.values())):
         missing = [kind for kind in marks if counts[kind] and not given[kind]]
@@ -165,8 +181,7 @@ def _text(model: "patchlens.models.model.Model", request: Request) -> str:
     if prompt.messages is not None:
         raise PromptError(
             f"A conversation was given, and {model.name} has no chat template to write it with. Give one line, or a "
-            "raw "
-            "prompt with the model's own marks."
+            "raw prompt with the model's own marks."
         )
     return adapter.raw_prompt(processor, prompt.text, counts["image"], counts["audio"])
 
@@ -188,8 +203,7 @@ def _templated(model: "patchlens.models.model.Model", owner: Any, turns: list[di
     except Exception as error:  # a template is a program, and refuses what it likes
         raise PromptError(
             f"The chat template of {model.name} refused the prompt: {_first_line(error)}. Give the turns in the order "
-            "it "
-            "expects, or a raw prompt."
+            "it expects, or a raw prompt."
         ) from error
     return text
 
@@ -225,7 +239,7 @@ def _map(model: "patchlens.models.model.Model", token_ids: Int[Tensor, " positio
         if not known or any(found is None for found in known):
             layout += [()] * len(request.images)
             kinds[at] = _KIND["filler" if adapter.beside_sequence else "query"]
-            sources[at] = _shared_out(token_ids, at, len(request.images))
+            sources[at] = _shared_out(model, request, at)
             cells[at] = _numbered(sources[at])
         else:
             layout += [found for found in known if found is not None]
@@ -242,7 +256,15 @@ def _map(model: "patchlens.models.model.Model", token_ids: Int[Tensor, " positio
         at = torch.nonzero(token_ids == adapter.audio_token_id(config, processor))[:, 0]
         first = len(request.images)
         rate = adapter.sampling_rate(processor)
-        spans = [adapter.spans(config, processor, len(audio.at_rate(rate))) for audio in request.audio]
+        known_spans = [adapter.spans(config, processor, len(audio.at_rate(rate))) for audio in request.audio]
+        spans = [span for span in known_spans if span is not None]
+        if not spans and len(request.audio) == 1:  # a family without a file of its own: tokens, without seconds
+            spans = [torch.full((len(at), 2), torch.nan)]
+        if len(spans) < len(request.audio):
+            raise OptionError(
+                f"{model.name} is of a family that patchlens does not know, and how many tokens each of several "
+                "recordings has cannot be told. Give one recording per prompt."
+            )
         for audio, span in zip(request.audio, spans, strict=True):
             if not len(span):
                 raise AudioError(
@@ -302,15 +324,22 @@ def _grid_text(tile: Tile) -> str:
     return f"{tile.grid.rows} × {tile.grid.columns}" + (f" and {extra} fillers" if extra else "")
 
 
-def _shared_out(token_ids: Tensor, at: Tensor, images: int) -> Tensor:
-    """Which image each placeholder belongs to where no geometry says: by unbroken runs, else by equal shares."""
-    if not len(at):
-        return at
-    begins = torch.cat([torch.ones(1, dtype=torch.bool), at.diff() > 1])
-    runs = begins.long().cumsum(0) - 1
-    if int(runs[-1]) + 1 == images:
-        return runs
-    return torch.arange(len(at)) * images // len(at)
+def _shared_out(model: "patchlens.models.model.Model", request: Request, at: Tensor) -> Tensor:
+    """Which image each placeholder belongs to where no geometry says: as many as the image has by itself."""
+    if len(request.images) == 1 or not len(at):
+        return torch.zeros_like(at)
+    adapter = model.adapter
+    mark = adapter.image_token_id(model.config, model.processor)
+    counts = []
+    for image in request.images:
+        alone = Request(Prompt(adapter.raw_prompt(model.processor, "", 1, 0), raw=True), (image,))
+        counts.append(int((_processed(model, [alone.prompt.text], [alone])["input_ids"] == mark).sum()))
+    if sum(counts) != len(at):
+        raise OptionError(
+            f"{model.name} is of a family whose geometry patchlens does not know, and its {len(at)} visual tokens "
+            f"cannot be told apart by image (alone they have {' + '.join(map(str, counts))}). Give one image a prompt."
+        )
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
 
 
 def _numbered(sources: Tensor) -> Tensor:
@@ -322,8 +351,12 @@ def _numbered(sources: Tensor) -> Tensor:
 def _mark_separators(
     model: "patchlens.models.model.Model", token_ids: Tensor, kinds: Tensor, sources: Tensor, count: int, *, first: int
 ) -> None:
-    """What stands between the placeholders of one source, and the special tokens that touch them, are separators."""
+    """What stands between the placeholders of one source, and the special tokens that touch them, are separators.
+
+    Not those that also occur away from all of them, as marks of turns do.
+    """
     ends = {model.tokenizer.bos_token_id, model.tokenizer.eos_token_id, model.tokenizer.pad_token_id}
+    ends |= _away(token_ids, kinds, sources)
     for source in range(first, first + count):
         at = torch.nonzero(sources == source)[:, 0]
         if not len(at):
@@ -341,6 +374,23 @@ def _mark_separators(
         between &= (kinds == _KIND["text"]) | (kinds == _KIND["special"])
         kinds[between] = _KIND["separator"]
         sources[between] = source
+
+
+def _away(token_ids: Tensor, kinds: Tensor, sources: Tensor) -> set[int]:
+    """Special tokens of runs that touch no source."""
+    special = (kinds == _KIND["special"]).tolist()
+    owned = (sources >= 0).tolist()
+    found: set[int] = set()
+    at = 0
+    while at < len(special):
+        end = at
+        while end < len(special) and special[end]:
+            end += 1
+        touches = (at > 0 and owned[at - 1]) or (end < len(special) and owned[end])
+        if end > at and not touches:
+            found |= set(token_ids[at:end].tolist())
+        at = max(end, at + 1)
+    return found
 
 
 def _first_line(error: Exception) -> str:

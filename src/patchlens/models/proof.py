@@ -39,9 +39,14 @@ def prove(model: Model) -> None:
     except PatchlensError:
         raise
     except Exception as error:
+        why = "Its weights, config and processor do not fit together; download or save the model again."
+        if any(parameter.is_meta for parameter in model.network.parameters()):
+            why = (
+                "Part of its weights was left in main memory or on disk, which the code of some families does not "
+                "bear. Choose more devices, a smaller data type, or 'cpu'."
+            )
         raise ModelIncomplete(
-            f"A first run of {model.name} failed: {type(error).__name__}: {_first_line(error)}. Its weights, "
-            "config and processor do not fit together; download or save the model again."
+            f"A first run of {model.name} failed: {type(error).__name__}: {_first_line(error)}. {why}"
         ) from error
 
 

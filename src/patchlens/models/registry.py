@@ -86,6 +86,7 @@ def adapter_for(config: Mapping[str, Any]) -> Adapter:
     """
     _register_installed()
     model_type = config.get("model_type")
+    model_type = model_type if isinstance(model_type, str) else None
     _refuse_encoder_decoder(config)
     if model_type in _BY_TYPE:
         return _BY_TYPE[model_type]
@@ -108,14 +109,13 @@ def families() -> list[Adapter]:
 
 
 def _refuse_encoder_decoder(config: Mapping[str, Any]) -> None:
-    inner = (config.get("text_config") or {}).get("model_type")
+    text = config.get("text_config")
+    inner = text.get("model_type") if isinstance(text, Mapping) else None
     if inner in set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
         raise UnknownFamily(
             f"The language model of this {config.get('model_type')} model is an encoder and a decoder ('{inner}'): "
-            "images go "
-            "into its encoder, which sees all tokens at once and predicts none. patchlens reads causal language "
-            "models; "
-            "choose a checkpoint with one, for instance with OPT in place of T5."
+            "images go into its encoder, which sees all tokens at once and predicts none. patchlens reads causal "
+            "language models; choose a checkpoint with one, for instance with OPT in place of T5."
         )
 
 

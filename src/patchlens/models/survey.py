@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 
 from patchlens.errors import ModelIncomplete, OptionError
+from patchlens.inputs.image import MAX_PIXELS
 from patchlens.models.adapter import Adapter
 from patchlens.models.loading import processor_of
 from patchlens.models.model import text_decoder
@@ -94,8 +95,11 @@ def survey(
         ImageError: An image of that size cannot be shown to it.
     """
     for size in sizes:
-        if min(size) < 2:
-            raise OptionError(f"Counting visual tokens of {size[0]} × {size[1]} pixels. Expected at least 2 × 2.")
+        if min(size) < 2 or size[0] * size[1] > MAX_PIXELS:
+            raise OptionError(
+                f"Counting visual tokens of {size[0]} × {size[1]} pixels. Expected at least 2 × 2, and at most "
+                f"{MAX_PIXELS // 1_000_000} million pixels."
+            )
     source = find_source(model, revision)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     fields = read_config(source, revision)
@@ -109,7 +113,8 @@ def survey(
     processor = processor_of(source, adapter, options) if "image" in adapter.modalities else None
     width = int(network.get_input_embeddings().weight.shape[1])
     layers = len(next(getattr(decoder, name) for name in ("layers", "h", "blocks") if hasattr(decoder, name)))
-    each = (layers + 1) * width * stored.itemsize
+    kept = 1 if adapter.beside_sequence else layers + 1  # what lies beside the sequence passes through no block
+    each = kept * width * stored.itemsize
     return Survey(
         name=source.name,
         adapter=adapter,
@@ -143,7 +148,7 @@ def _dtype(asked: str | torch.dtype, config: Any, fields: dict[str, Any]) -> tor
         return asked
     if asked != "auto":
         found = getattr(torch, asked, None)
-        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        if asked not in ("float32", "bfloat16", "float16") or not isinstance(found, torch.dtype):
             raise OptionError(f"Cannot count in {asked!r}. Choose among auto, float32, bfloat16, float16.")
         return found
     for name in (config.dtype, getattr(config.get_text_config(), "dtype", None)):
@@ -157,7 +162,6 @@ def _image(adapter: Adapter, config: Any, processor: Any, size: tuple[int, int],
     if tiles is None:
         return ImageCost(size, (), None, 0, None)
     tokens = sum(len(tile.grid) for tile in tiles)
-    # What lies beside the sequence passes through no block, so it has one layer.
     return ImageCost(size, tiles, tokens, sum(map(len, tiles)) - tokens, tokens * each)
 
 

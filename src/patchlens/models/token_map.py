@@ -42,10 +42,9 @@ class TokenMap:
     @classmethod
     def of_text(cls, count: int) -> "TokenMap":
         """A map in which everything is text."""
-        nothing = torch.full((count,), -1)
-        return cls(
-            torch.zeros(count, dtype=torch.long), nothing, nothing, nothing, torch.full((count, 2), torch.nan), ()
-        )
+        # A tensor of its own for each: safetensors refuses to write one under several names.
+        sources, tiles, cells = (torch.full((count,), -1) for _ in range(3))
+        return cls(torch.zeros(count, dtype=torch.long), sources, tiles, cells, torch.full((count, 2), torch.nan), ())
 
     @classmethod
     def without_places(cls, count: int, sources: int) -> "TokenMap":
@@ -142,6 +141,9 @@ class TokenMap:
         for name, shape in (("sources", (count,)), ("tiles", (count,)), ("cells", (count,)), ("seconds", (count, 2))):
             if tuple(columns[name].shape) != shape:
                 raise ValueError(f"{name} of shape {tuple(columns[name].shape)} for {count} tokens")
+        for name in ("kinds", "sources", "tiles", "cells"):
+            if columns[name].is_floating_point() or columns[name].dtype == torch.bool:
+                raise ValueError(f"{name} that are no whole numbers")
         made = cls(
             columns["kinds"].long(),
             columns["sources"].long(),
@@ -155,6 +157,10 @@ class TokenMap:
         for name, column in (("sources", made.sources), ("tiles", made.tiles), ("cells", made.cells)):
             if len(made) and int(column.min()) < -1:
                 raise ValueError(f"{name} below -1")
+        known = len(made.layout)
+        if beyond := torch.nonzero(made.sources >= known)[:1, 0].tolist():
+            number = int(made.sources[beyond[0]])
+            raise ValueError(f"token {beyond[0]} is of source {number}, counted from 0, and there are {known}")
         if bool(((made.tiles >= 0) != made.having("patch")).any()):
             raise ValueError("patches without a tile, or tiles without a patch")
         for token in torch.nonzero(made.tiles >= 0)[:, 0].tolist():

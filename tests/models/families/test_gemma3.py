@@ -76,3 +76,10 @@ def test_tokens_of_one_image_see_each_other(without_crops: Model) -> None:
     shorter = prepared.inputs["token_type_ids"].clone()
     shorter[0, visual[-1]] = 0  # a word now, which only those behind it see
     assert (first_after_a_block() - first_after_a_block(token_type_ids=shorter)).abs().max() > 1e-4
+
+
+def test_a_size_is_laid_out_without_its_pixels(model: Model) -> None:
+    """As many would not fit into any memory."""
+    shown, *crops = model.adapter.tiles(model.config, model.processor, (4_000_000, 16_000_000), 1)
+    assert shown.grid.region == (0.0, 0.0, 4e6, 16e6)
+    assert crops[-1].grid.region[2:] == (4e6, 16e6)

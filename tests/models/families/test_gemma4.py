@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from tests.conformance.families import gemma4
 
-from patchlens.capture.capture import request_of
-from patchlens.errors import ModelIncomplete
+from patchlens.capture.capture import capture, request_of
+from patchlens.errors import ImageError, ModelIncomplete
 from patchlens.models.loading import Model, load_model
 from patchlens.models.prepare import prepare
 
-SIZES = [(64, 64), (50, 120), (3, 200), (200, 3), (199, 171), (8, 8)]
+SIZES = [(64, 64), (50, 120), (4, 200), (200, 4), (199, 171), (8, 8)]
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +34,19 @@ def test_an_image_that_is_not_whole_cells_must_be_resized(model: Model, monkeypa
     prepare(model, [request_of(np.zeros((24, 40, 3), np.uint8), "What is it?")])
     with pytest.raises(ModelIncomplete, match="whole cells"):
         model.adapter.tiles(model.config, model.processor, (24, 42), 1)
+
+
+@pytest.mark.parametrize("size", [(3000, 20), (20, 3000), (3, 200)])
+def test_an_image_beyond_the_positions_of_the_encoder_is_refused(model: Model, size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=rf"{size[0]} × {size[1]} pixels.*at most 128 along a side.*crop it"):
+        capture(model, np.zeros((*size, 3), np.uint8), layers=0)
+
+
+def test_an_image_of_all_positions_of_the_encoder_is_taken(model: Model) -> None:
+    """Its patches along a side are as many as the table has rows; with one row less it is refused."""
+    vision = model.config.vision_config
+    (tile,) = model.adapter.tiles(model.config, model.processor, (16, 944), 1) or ()
+    assert tile.grid.columns * model.config.vision_config.pooling_kernel_size == vision.position_embedding_size
+    assert len(capture(model, np.zeros((16, 944, 3), np.uint8), layers=0)) == len(tile.grid)
+    with pytest.raises(ImageError, match="130 patches"):
+        model.adapter.tiles(model.config, model.processor, (16, 968), 1)

@@ -67,3 +67,10 @@ def test_what_is_left_over_beside_the_last_patch_is_in_no_grid(model: Model) -> 
     assert torch.equal(unmoved.at(0)[first], before.at(0)[first])
     assert not torch.equal(unmoved.at(0)[thumbnail], before.at(0)[thumbnail])
     assert not torch.equal(moved.at(0)[first], before.at(0)[first])
+
+
+def test_a_size_is_laid_out_without_its_pixels(model: Model) -> None:
+    """As many would not fit into any memory."""
+    tiles = model.adapter.tiles(model.config, model.processor, (8_000_000, 16_000_000), 1)
+    assert [tile.place for tile in tiles[:-1]] == [(0, 0), (0, 1)]
+    assert tiles[-1].grid.region == (0.0, 0.0, 8e6, 16e6)

@@ -10,6 +10,7 @@ from patchlens.errors import OptionError
 from patchlens.models.hooks import watch
 from patchlens.models.loading import Model, load_model
 from patchlens.models.prepare import prepare
+from patchlens.models.survey import survey
 
 SIZES = [(32, 32), (40, 120), (64, 64), (300, 200)]
 
@@ -82,3 +83,15 @@ def test_a_raw_prompt_has_one_begin_of_text_behind_the_image(model: Model) -> No
     image, begin = model.config.image_token_id, model.tokenizer.bos_token_id
     assert states.token_ids[:2].tolist() == [image, begin]
     assert int((states.token_ids == begin).sum()) == 1
+
+
+def test_visual_tokens_are_not_mixed_with_the_sequence(tmp_path: Path) -> None:
+    from tests.conformance.families.mllama import build
+
+    build(tmp_path)
+    model = load_model(tmp_path)
+    picture = np.zeros((40, 60, 3), np.uint8)
+    with pytest.raises(OptionError, match="captured together with answer tokens"):
+        capture(model, picture, positions="visual,answer", answer=2)
+    survey_cost = survey(str(tmp_path), sizes=[(40, 60)]).images[0].capture_bytes
+    assert survey_cost == capture(model, picture).vectors.nbytes

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from patchlens.models.adapter import Adapter, Card
-from patchlens.models.framing import check_resized, output_size, shown_region
-from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.framing import framed_grid
 from patchlens.models.token_map import Tile
 
 __all__ = ["ChameleonAdapter"]
@@ -32,11 +31,8 @@ class ChameleonAdapter(Adapter):
 
     def tiles(self, config: Any, processor: Any, size: tuple[int, int], images: int) -> tuple[Tile, ...]:
         """One grid; see `Adapter.tiles`."""
-        check_resized(processor.image_processor, size)
-        seen = output_size(processor.image_processor, size)
-        shown = shown_region(processor.image_processor, size, seen)
         halvings = len(config.vq_config.channel_multiplier) - 1
-        return (Tile(PatchGrid.of_patches(size, shown, seen, 2**halvings)),)
+        return (Tile(framed_grid(processor.image_processor, size, 2**halvings)),)
 
     def codes(self, config: Any) -> Sequence[int]:
         """The codes of images; see `Adapter.codes`."""

@@ -62,7 +62,8 @@ def _crops(settings: dict[str, Any], size: tuple[int, int]) -> list[tuple[float,
     limits = {name: value for name, value in settings.items() if name != "do_pan_and_scan"}
     found = []
     top = left = 0.0
-    for crop in Gemma3ImageProcessorPil().pan_and_scan(np.empty((1, *size), np.uint8), **limits):
+    shape_alone = np.broadcast_to(np.uint8(0), (1, *size))
+    for crop in Gemma3ImageProcessorPil().pan_and_scan(shape_alone, **limits):
         height, width = crop.shape[1:]
         found.append((top, left, top + height, left + width))
         top, left = (top, left + width) if height == size[0] else (top + height, left)

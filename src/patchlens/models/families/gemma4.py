@@ -6,7 +6,7 @@ average of a square of patches. Recordings and videos are not read.
 
 from typing import Any, ClassVar
 
-from patchlens.errors import ModelIncomplete
+from patchlens.errors import ImageError, ModelIncomplete
 from patchlens.models.adapter import Adapter, Card
 from patchlens.models.patch_grid import PatchGrid
 from patchlens.models.tiling import whole
@@ -45,5 +45,12 @@ class Gemma4Adapter(Adapter):
             raise ModelIncomplete(
                 f"An image of {size[0]} × {size[1]} pixels is not whole cells of {cell} × {cell}, and without resizing "
                 "its tokens would be no grid. Set do_resize=True in the image processor, or resize the image."
+            )
+        rows, columns = (side // settings.patch_size for side in seen)
+        if max(rows, columns) > (places := config.vision_config.position_embedding_size):
+            raise ImageError(
+                f"Preparing an image of {size[0]} × {size[1]} pixels: it becomes {rows} × {columns} patches, and this "
+                f"model's encoder has positions for at most {places} along a side. It is too narrow; crop it to a "
+                "usual shape first."
             )
         return (Tile(PatchGrid.of_patches(size, whole(size), seen, cell)),)

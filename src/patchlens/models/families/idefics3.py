@@ -82,5 +82,6 @@ def _resized(image_processor: Any, size: tuple[int, int]) -> tuple[int, int]:
         return wanted["height"], wanted["width"]
     from transformers.models.idefics3.image_processing_pil_idefics3 import get_resize_output_image_size
 
-    height, width = get_resize_output_image_size(np.empty((1, *size), np.uint8), wanted["longest_edge"])
+    shape_alone = np.broadcast_to(np.uint8(0), (1, *size))
+    height, width = get_resize_output_image_size(shape_alone, wanted["longest_edge"])
     return height, width

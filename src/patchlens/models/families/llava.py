@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 from patchlens.errors import UnknownFamily
 from patchlens.models.adapter import Adapter, Card
 from patchlens.models.families.mistral3 import pixtral_grid
-from patchlens.models.framing import check_resized, output_size, shown_region
-from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.framing import framed_grid
 from patchlens.models.token_map import Tile
 
 __all__ = ["LlavaAdapter"]
@@ -40,7 +39,4 @@ class LlavaAdapter(Adapter):
                 f"This LLaVA model has a vision encoder of type '{vision.model_type}'. patchlens knows the layout of "
                 f"{', '.join(_ENCODERS)} and pixtral; choose a model with one of these."
             )
-        check_resized(processor.image_processor, size)
-        seen = output_size(processor.image_processor, size)
-        shown = shown_region(processor.image_processor, size, seen)
-        return (Tile(PatchGrid.of_patches(size, shown, seen, vision.patch_size)),)
+        return (Tile(framed_grid(processor.image_processor, size, vision.patch_size)),)

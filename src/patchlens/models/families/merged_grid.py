@@ -13,7 +13,7 @@ from patchlens.models.patch_grid import PatchGrid
 from patchlens.models.tile import Tile
 from patchlens.models.tiling import whole
 
-__all__ = ["between_marks", "merged_grid"]
+__all__ = ["between_marks", "merged_grid", "qwen_prompt", "qwen_tiles"]
 
 
 def merged_grid(
@@ -48,6 +48,18 @@ def merged_grid(
                 "Crop it to a usual shape first."
             ) from error
     return (Tile(PatchGrid.of_patches(size, whole(size), seen, vision.patch_size * vision.spatial_merge_size)),)
+
+
+def qwen_tiles(config: Any, processor: Any, size: tuple[int, int]) -> tuple[Tile]:
+    """The one tile of an image, by the rule that Qwen's models share; see `merged_grid`."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    return merged_grid(config, processor.image_processor, size, smart_resize)
+
+
+def qwen_prompt(processor: Any, text: str, images: int) -> str:
+    """A line as the chat templates of Qwen's models write it; see `between_marks`."""
+    return between_marks(processor.image_token, images, text, ("<|vision_start|>", "<|vision_end|>"))
 
 
 def between_marks(image: str, count: int, text: str, marks: tuple[str, str]) -> str:

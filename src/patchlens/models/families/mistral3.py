@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from patchlens.errors import ImageError
 from patchlens.models.adapter import Adapter, Card
 from patchlens.models.framing import centre_region
 from patchlens.models.patch_grid import PatchGrid
@@ -26,7 +27,14 @@ class Mistral3Adapter(Adapter):
 
     def tiles(self, config: Any, processor: Any, size: tuple[int, int], images: int) -> tuple[Tile, ...]:
         """One grid; see `Adapter.tiles`."""
-        return (Tile(pixtral_grid(processor, size, config.vision_config.patch_size * config.spatial_merge_size)),)
+        cell = config.vision_config.patch_size * config.spatial_merge_size
+        grid = pixtral_grid(processor, size, cell)
+        if images == len(grid) == 1:  # transformers would squeeze the tokens' axis away
+            raise ImageError(
+                f"Preparing an image of {size[0]} × {size[1]} pixels: it becomes one visual token, and this model "
+                f"needs two or more where a prompt has one image. Enlarge it until a side has more than {cell} pixels."
+            )
+        return (Tile(grid),)
 
 
 def pixtral_grid(processor: Any, size: tuple[int, int], cell: int) -> PatchGrid:
@@ -36,6 +44,9 @@ def pixtral_grid(processor: Any, size: tuple[int, int], cell: int) -> PatchGrid:
         processor: The model's; its own patch size is what images are resized to multiples of.
         size: (height, width) of the original image.
         cell: Side of one visual token, in pixels of the encoder's input.
+
+    Raises:
+        ImageError: An image so narrow that nothing of a side is left.
     """
     from transformers.image_utils import ChannelDimension
     from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size

@@ -5,6 +5,7 @@ tile's class token first; slots beyond an image's own tiles are padding. An imag
 of a canvas of whole tiles, so that cells at its lower or right edge may lie outside the image.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,6 +39,10 @@ class MllamaAdapter(Adapter):
         ),
     )
     beside_sequence: ClassVar[bool] = True
+
+    def settle(self, network: nn.Module) -> None:
+        """Silence what transformers 5.18 says of its own code; see `Adapter.settle`."""
+        warnings.filterwarnings("ignore", "`hidden_state` is deprecated", FutureWarning)
 
     def tiles(self, config: Any, processor: Any, size: tuple[int, int], images: int) -> tuple[Tile, ...]:
         """The tiles of the canvas; see `Adapter.tiles`."""

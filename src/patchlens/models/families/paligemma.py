@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from patchlens.axes import Int
 from patchlens.models.adapter import Adapter, Card, Request
-from patchlens.models.framing import check_resized, output_size, shown_region
-from patchlens.models.patch_grid import PatchGrid
+from patchlens.models.framing import framed_grid
 from patchlens.models.token_map import Tile
 
 if TYPE_CHECKING:
@@ -55,10 +54,7 @@ class PaliGemmaAdapter(Adapter):
 
     def tiles(self, config: Any, processor: Any, size: tuple[int, int], images: int) -> tuple[Tile, ...]:
         """One grid; see `Adapter.tiles`."""
-        check_resized(processor.image_processor, size)
-        seen = output_size(processor.image_processor, size)
-        shown = shown_region(processor.image_processor, size, seen)
-        return (Tile(PatchGrid.of_patches(size, shown, seen, config.vision_config.patch_size)),)
+        return (Tile(framed_grid(processor.image_processor, size, config.vision_config.patch_size)),)
 
     def raw_prompt(self, processor: Any, text: str, images: int, audio: int) -> str:
         """Images and text without a line between; the processor adds the rest, but not where there is no image."""

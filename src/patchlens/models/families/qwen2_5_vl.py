@@ -6,7 +6,7 @@ The encoder works on windows and puts its tokens in their order, merger included
 from typing import Any, ClassVar
 
 from patchlens.models.adapter import Adapter, Card
-from patchlens.models.families.merged_grid import between_marks, merged_grid
+from patchlens.models.families.merged_grid import qwen_prompt, qwen_tiles
 from patchlens.models.tile import Tile
 
 __all__ = ["Qwen25VLAdapter"]
@@ -25,10 +25,8 @@ class Qwen25VLAdapter(Adapter):
 
     def tiles(self, config: Any, processor: Any, size: tuple[int, int], images: int) -> tuple[Tile, ...]:
         """One grid; see `Adapter.tiles`."""
-        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-        return merged_grid(config, processor.image_processor, size, smart_resize)
+        return qwen_tiles(config, processor, size)
 
     def raw_prompt(self, processor: Any, text: str, images: int, audio: int) -> str:
         """Images between their marks, then the line; see `Adapter.raw_prompt`."""
-        return between_marks(processor.image_token, images, text, ("<|vision_start|>", "<|vision_end|>"))
+        return qwen_prompt(processor, text, images)
