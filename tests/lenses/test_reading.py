@@ -282,3 +282,7 @@ def test_readings_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_name_too_long_for_the_disk() -> None:
     with pytest.raises(ReadingsError, match="no such folder"):
         open_readings("x" * 300)
+
+
+def test_layers_from_an_iterator(scene: Readings) -> None:
+    assert len(scene.select(layer=iter([0, 1]))) == len(scene.select(layer=[0, 1])) > 0

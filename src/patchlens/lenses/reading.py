@@ -214,6 +214,7 @@ class Readings:
         Raises:
             OptionError: An image, lens or layer that was never read. A word that nobody says is no error.
         """
+        layer = None if layer is None else _several(layer)  # listed once: an iterator would be used up
         for name, wanted, known in (
             ("image", image, tuple(self.images)),
             ("lens", lens, self.lenses),
