@@ -214,11 +214,11 @@ class Readings:
         Raises:
             OptionError: An image, lens or layer that was never read. A word that nobody says is no error.
         """
-        layer = None if layer is None else _several(layer)  # listed once: an iterator would be used up
+        layers: Any = None if layer is None else _several(layer)  # listed once: an iterator would be used up
         for name, wanted, known in (
             ("image", image, tuple(self.images)),
             ("lens", lens, self.lenses),
-            ("layer", layer, self.layers),
+            ("layer", layers, self.layers),
         ):
             if unknown := [value for value in _several(wanted) if value not in known]:
                 raise OptionError(
@@ -229,7 +229,7 @@ class Readings:
         for name, wanted in (("image", image), ("lens", lens), ("kind", kind)):
             if wanted is not None:
                 keep &= _says(self.table[name], _several(wanted))
-        whole = (("layer", layer), ("tile", tile), ("row", row), ("column", column), ("position", position))
+        whole = (("layer", layers), ("tile", tile), ("row", row), ("column", column), ("position", position))
         for name, wanted in whole:
             if wanted is not None:
                 among = pa.array(_several(wanted), pa.int32())
