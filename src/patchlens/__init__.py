@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from patchlens.inputs.audio import open_audio as open_audio
     from patchlens.inputs.corpus import read_corpus as read_corpus
     from patchlens.inputs.image import open_image as open_image
+    from patchlens.inputs.video import open_video as open_video
     from patchlens.lenses.embedding import EmbeddingLens as EmbeddingLens
     from patchlens.lenses.latent import LatentLens as LatentLens
     from patchlens.lenses.logit import LogitLens as LogitLens
@@ -70,6 +71,7 @@ _HOME = {
     "open_image": "patchlens.inputs.image",
     "open_readings": "patchlens.lenses.reading",
     "open_states": "patchlens.capture.elsewhere",
+    "open_video": "patchlens.inputs.video",
     "plan_bank": "patchlens.bank.build",
     "pull_bank": "patchlens.bank.hub",
     "push_bank": "patchlens.bank.hub",
@@ -107,6 +109,7 @@ __all__ = [
     "open_image",
     "open_readings",
     "open_states",
+    "open_video",
     "plan_bank",
     "pull_bank",
     "push_bank",

@@ -229,3 +229,11 @@ def test_an_answer_is_read_with_whatever_was_asked_for(run, model: Path, scene: 
     assert ended.status == 0, ended.err
     assert "answer" in open_readings(tmp_path / "out").table["kind"].unique().to_pylist()
     assert run("read", scene, "-m", model, "-o", tmp_path / "no", "--lens", "logit", "--answer", -3).status == 2
+
+
+def test_a_folder_is_a_video(run, model: Path, scene: Path, tmp_path: Path) -> None:
+    (film := tmp_path / "walk").mkdir()
+    (film / "1.png").write_bytes(scene.read_bytes())
+    ended = run("read", film, "-m", model, "-o", tmp_path / "out", "--lens", "logit")
+    assert ended.status == 2
+    assert "Cannot show the video 'walk'" in ended.err

@@ -35,9 +35,11 @@ def qwen_processor(words: Any, kind: str = "Qwen3VLProcessor") -> Any:
     import transformers
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    images = Qwen2VLImageProcessorPil(
-        size={"shortest_edge": 16 * 16, "longest_edge": 64 * 64}, patch_size=4, temporal_patch_size=2, merge_size=2
-    )
-    written = template("<|vision_start|><|image_pad|><|vision_end|>")
+    cells = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
+    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 16 * 16, "longest_edge": 64 * 64}, **cells)
+    marks = "<|vision_start|><|{}_pad|><|vision_end|>"
+    written = template(marks.format("image"), video=marks.format("video"))
+    # Qwen 3 counts the pixels of all frames together, Qwen 2 those of one.
+    limits = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64 * (8 if kind.startswith("Qwen3") else 1)}
     videos = "Qwen3VLVideoProcessor" if kind.startswith("Qwen3") else "Qwen2VLVideoProcessor"
-    return getattr(transformers, kind)(images, words, video_part(videos), chat_template=written)
+    return getattr(transformers, kind)(images, words, video_part(videos, size=limits, **cells), chat_template=written)

@@ -17,7 +17,8 @@ ROOT = HERE.parents[1]
 def test_every_family_with_torchvision() -> None:
     places = (HERE / "torchvision_anywhere", ROOT / ".venv" / "torchvision", ROOT, os.environ.get("PYTHONPATH", ""))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, places))}
-    command = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", str(HERE / "test_families.py")]
+    command = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider"]
+    command += [str(HERE / name) for name in ("test_families.py", "test_videos.py")]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
     proved = set(re.findall(r"test_geometry_by_experiment\[(\w+)\] PASSED", ended.stdout))
@@ -25,3 +26,4 @@ def test_every_family_with_torchvision() -> None:
     assert only_here
     assert proved >= only_here
     assert len(proved) >= 20
+    assert len(re.findall(r"test_moment_and_place_by_experiment\[\w+\] PASSED", ended.stdout)) >= 4

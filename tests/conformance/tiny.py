@@ -41,16 +41,17 @@ TEMPLATE = "".join(
     (
         "{{ bos_token }}{% for message in messages %}<turn>{{ message['role'] }}: ",
         "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}",
-        "{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'audio' %}AUDIO{% else %}{{ part['text'] }}",
+        "{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'audio' %}AUDIO",
+        "{% elif part['type'] == 'video' %}VIDEO{% else %}{{ part['text'] }}",
         "{% endif %}{% endfor %}{% endif %}</turn>{% endfor %}",
         "{% if add_generation_prompt %}<turn>assistant: {% endif %}",
     )
 )
 
 
-def template(image: str = "", audio: str = "") -> str:
+def template(image: str = "", audio: str = "", video: str = "") -> str:
     """A chat template with the family's placeholders."""
-    return TEMPLATE.replace("IMAGE", image).replace("AUDIO", audio)
+    return TEMPLATE.replace("IMAGE", image).replace("AUDIO", audio).replace("VIDEO", video)
 
 
 def tokenizer(special: Iterable[str] = (), named: Mapping[str, str] | None = None, **options: Any) -> Any:
@@ -108,11 +109,11 @@ def save(folder: Path, network: nn.Module, processor: Any) -> None:
     processor.save_pretrained(folder)
 
 
-def video_part(kind: str) -> Any:
+def video_part(kind: str, **settings: Any) -> Any:
     """For processors that must have a video part: the real one, or what stands in for it without torchvision."""
     import transformers
     from transformers.utils.import_utils import is_torchvision_available
 
     from patchlens.models.without_torchvision import _NoVideos
 
-    return getattr(transformers, kind)() if is_torchvision_available() else _NoVideos(kind)
+    return getattr(transformers, kind)(**settings) if is_torchvision_available() else _NoVideos(kind)

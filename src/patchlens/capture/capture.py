@@ -15,6 +15,7 @@ from patchlens.errors import ModelIncomplete, NonFiniteStates, OptionError, OutO
 from patchlens.inputs.audio import AudioLike, open_audio
 from patchlens.inputs.image import ImageLike, open_image
 from patchlens.inputs.prompt import Prompt, open_prompt
+from patchlens.inputs.video import VideoLike, open_video
 from patchlens.models.adapter import Prepared, PreparedPrompt, Request
 from patchlens.models.model import Model
 from patchlens.models.prepare import alike_by, check_length, prepare, room_after
@@ -32,6 +33,7 @@ def capture(
     prompt: str | Sequence[Mapping[str, Any]] | None = None,
     *,
     audio: AudioLike | Sequence[AudioLike] | None = None,
+    video: VideoLike | Sequence[VideoLike] | None = None,
     layers: str | int | Iterable[int] = "all",
     positions: str = "visual",
     answer: int | str = 0,
@@ -50,6 +52,8 @@ def capture(
             placeholders is taken as it is. None for "Describe this image.", or for a recording "Describe this
             recording."
         audio: Anything `open_audio` takes, or several.
+        video: Anything `open_video` takes, or several. Each moment that the model makes of it is an image of its own in
+            the result.
         layers: "all", a number, several, or text such as "0,4,8-12"; see `resolve_layers`. Layer 0 at visual
             tokens is the projector's output.
         positions: "visual" tokens (a recording's are meant too), "text" tokens (everything else), the tokens of the
@@ -76,7 +80,7 @@ def capture(
         >>> states.at(8).shape  # doctest: +SKIP
         torch.Size([576, 4096])
     """
-    request = request_of(image, prompt, audio=audio, raw=raw)
+    request = request_of(image, prompt, audio=audio, video=video, raw=raw)
     return capture_batch(model, [request], layers=layers, positions=positions, answer=answer, site=site)[0]
 
 
@@ -127,6 +131,7 @@ def request_of(
     prompt: str | Sequence[Mapping[str, Any]] | None = None,
     *,
     audio: AudioLike | Sequence[AudioLike] | None = None,
+    video: VideoLike | Sequence[VideoLike] | None = None,
     raw: bool = False,
 ) -> Request:
     """Open what a prompt comes with. What is given here fills those places of a conversation that bring nothing along.
@@ -135,6 +140,7 @@ def request_of(
         image: As for `capture`.
         prompt: As for `capture`.
         audio: As for `capture`.
+        video: As for `capture`.
         raw: As for `capture`.
 
     Raises:
@@ -144,11 +150,13 @@ def request_of(
     opened: Prompt = open_prompt(usual if prompt is None else prompt, raw=raw)
     images = [open_image(found) for found in _in_places(opened, "image", _several(image))]
     played = [open_audio(found) for found in _in_places(opened, "audio", _several(audio))]
-    names = _different([*(image.name for image in images), *(recording.name for recording in played)])
+    films = [open_video(found) for found in _in_places(opened, "video", _several(video))]
+    names = _different([source.name for found in (images, played, films) for source in found])
     return Request(
         opened,
         tuple(replace(image, name=next(names)) for image in images),
         tuple(replace(recording, name=next(names)) for recording in played),
+        tuple(replace(film, name=next(names)) for film in films),
     )
 
 
@@ -180,8 +188,8 @@ def _different(names: Sequence[str]) -> Iterator[str]:
 
 def _batches(model: Model, requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
     """Neighbours that can be prepared together, at most so many."""
-    for _, alike in groupby(requests, key=lambda request: alike_by(model, request)):
-        while batch := list(islice(alike, size)):
+    for (_, _, videos, _), alike in groupby(requests, key=lambda request: alike_by(model, request)):
+        while batch := list(islice(alike, 1 if videos else size)):
             yield batch
 
 

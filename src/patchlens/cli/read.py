@@ -17,7 +17,7 @@ def read(
         list[Path],
         typer.Argument(
             metavar="IMAGE",
-            help="One or more picture files; WAV files for a speech model; .safetensors files of hidden states.",
+            help="Picture files; folders of frames, each a video; WAV files; .safetensors files of hidden states.",
             show_default=False,
         ),
     ],

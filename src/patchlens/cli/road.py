@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from patchlens.capture.hidden_states import HiddenStates
     from patchlens.inputs.audio import AudioInput
     from patchlens.inputs.image import ImageInput
+    from patchlens.inputs.video import VideoInput
     from patchlens.lenses.reading import Readings
     from patchlens.models.model import Model
 
-Input: TypeAlias = "ImageInput | AudioInput | HiddenStates"
+Input: TypeAlias = "ImageInput | AudioInput | VideoInput | HiddenStates"
 
 __all__ = ["MARKER", "Result", "check_k", "lens_names", "open_all", "read_all", "save"]
 
@@ -68,6 +69,7 @@ def open_all(paths: Sequence[Path]) -> "list[Input]":
     from patchlens.capture.elsewhere import open_states
     from patchlens.inputs.audio import open_audio
     from patchlens.inputs.image import open_image
+    from patchlens.inputs.video import open_video
 
     opened: list[Input] = []
     taken: set[str] = set()
@@ -82,7 +84,10 @@ def open_all(paths: Sequence[Path]) -> "list[Input]":
             continue
         stem = os.fsencode(path.stem).decode("utf-8", "replace")  # as `open_image` does, before names are compared
         name = _free(stem, taken)
-        opened.append((open_audio if path.suffix.lower() == ".wav" else open_image)(path, name=name))
+        if path.is_dir():
+            opened.append(open_video(path, name=name))
+        else:
+            opened.append((open_audio if path.suffix.lower() == ".wav" else open_image)(path, name=name))
     return opened
 
 
@@ -134,6 +139,7 @@ def read_all(
     from patchlens.capture.capture import capture
     from patchlens.capture.hidden_states import HiddenStates
     from patchlens.inputs.audio import AudioInput
+    from patchlens.inputs.video import VideoInput
     from patchlens.lenses.reading import Readings
     from patchlens.lenses.registry import make_lens
     from patchlens.models.site import layers_among
@@ -162,7 +168,8 @@ def read_all(
             states = given
             among = layers_among(layers, given.layers, f"these hidden states of {given.provenance.model}")
         else:
-            shown = {"audio": given} if isinstance(given, AudioInput) else {"image": given}
+            kind = {AudioInput: "audio", VideoInput: "video"}.get(type(given), "image")
+            shown: dict[str, Any] = {kind: given}
             lacking = answer and not {"answer", "all"} & set(positions.split(","))
             wanted = f"{positions},answer" if lacking else positions
             states = capture(model, **shown, **asked, positions=wanted)

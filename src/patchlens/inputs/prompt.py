@@ -8,7 +8,7 @@ from patchlens.errors import PromptError
 
 __all__ = ["Prompt", "open_prompt"]
 
-_PARTS = ("text", "image", "audio")
+_PARTS = ("text", "image", "audio", "video")
 _ROLES = ("system", "user", "assistant")
 
 
@@ -28,18 +28,20 @@ class Prompt:
 
     given: tuple[tuple[str, Any], ...] = ()
     """A conversation's places for images and recordings in order, with what their parts brought along: ("image" |
-    "audio", source), the source None where the part brought nothing."""
+    "audio" | "video", source), the source None where the part brought nothing."""
 
-    def turns(self, images: int, audio: int) -> list[dict[str, Any]]:
+    def turns(self, images: int, audio: int, videos: int = 0) -> list[dict[str, Any]]:
         """The messages for a chat template.
 
         Args:
             images: How many images go with it.
             audio: How many recordings.
+            videos: How many videos.
         """
         if self.messages is not None:
             return [dict(message) for message in self.messages]
         parts: list[dict[str, str]] = [{"type": "image"}] * images + [{"type": "audio"}] * audio
+        parts += [{"type": "video"}] * videos
         return [{"role": "user", "content": [*parts, {"type": "text", "text": self.text}]}]
 
 
@@ -48,8 +50,8 @@ def open_prompt(prompt: str | Sequence[Mapping[str, Any]] | Prompt, *, raw: bool
 
     Args:
         prompt: A line of text; or a conversation as chat templates take it, each message with a `role` and a `content`
-            of text or of parts (`{"type": "text", "text": …}`, `{"type": "image"}`, `{"type": "audio"}`). A part may
-            bring its picture or recording under its own type's name: `{"type": "image", "image": "cat.png"}`.
+            of text or of parts (`{"type": "text", "text": …}`, `{"type": "image"}`, and likewise "audio" and "video").
+            A part may bring what it shows or plays under its own type's name: `{"type": "image", "image": "cat.png"}`.
         raw: Hand a line to the tokenizer as it is.
 
     Raises:

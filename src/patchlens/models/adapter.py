@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from patchlens.errors import ModelIncomplete
 from patchlens.inputs.audio import AudioInput
 from patchlens.inputs.image import ImageInput
 from patchlens.inputs.prompt import Prompt
+from patchlens.inputs.video import VideoInput
 from patchlens.models.token_map import Tile, TokenMap
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Request:
     prompt: Prompt
     images: tuple[ImageInput, ...] = ()
     audio: tuple[AudioInput, ...] = ()
+    videos: tuple[VideoInput, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +82,7 @@ class Adapter(ABC):
     """The `model_type` values of config.json that it serves."""
 
     modalities: ClassVar[tuple[str, ...]]
-    """What it takes: some of "image", "audio" and "text"."""
+    """What it takes: some of "image", "video", "audio" and "text"."""
 
     card: ClassVar[Card] = Card()
 
@@ -120,12 +123,16 @@ class Adapter(ABC):
         """The vocabulary id that stands at tokens of a recording."""
         return _known(config, "audio_token_id", "audio_token_index")
 
+    def video_token_id(self, config: Any, processor: Any) -> int:
+        """The vocabulary id that stands at tokens of a video."""
+        return _known(config, "video_token_id", "video_token_index")
+
     def placeholder(self, processor: Any, kind: str) -> str:
         """The text that one image or recording has in a prompt, before the processor repeats it.
 
         Args:
             processor: The model's.
-            kind: "image" or "audio".
+            kind: "image", "audio" or "video".
         """
         return str(getattr(processor, f"{kind}_token"))
 
@@ -158,6 +165,16 @@ class Adapter(ABC):
             samples: Length of the recording, at the rate that the processor takes.
         """
         return None
+
+    def video_grid(self, config: Any, inputs: dict[str, Tensor], video: int) -> tuple[int, int, int]:
+        """How many moments a video became, and of how many rows and columns each; each shows the whole frame.
+
+        Args:
+            config: The model's whole config.
+            inputs: What the processor made.
+            video: Which video of the prompt.
+        """
+        raise NotImplementedError  # asked only of families whose modalities say "video"
 
     def sampling_rate(self, processor: Any) -> int:
         """How many samples a second of a recording the processor takes."""
@@ -194,6 +211,14 @@ class Adapter(ABC):
             rate = self.sampling_rate(model.processor)
             media["audio"] = [audio.at_rate(rate) for request in requests for audio in request.audio]
             media["sampling_rate"] = rate
+        if requests[0].videos:
+            given = [video for request in requests for video in request.videos]
+            media["videos"] = [np.stack([np.asarray(frame.pixels) for frame in video.frames]) for video in given]
+            media["do_sample_frames"] = False
+            media["video_metadata"] = [
+                {"total_num_frames": len(v.frames), "fps": v.fps, "frames_indices": list(range(len(v.frames)))}
+                for v in given
+            ]
         made = model.processor(
             text=texts,
             **media,

@@ -75,7 +75,8 @@ def load_model(
             "offload_folder": offload_folder,
             "lora": lora,
         }
-        asked |= {"dtype": None if dtype == "auto" else dtype, "trust_remote_code": trust_remote_code or None}
+        same = _dtype(dtype) in ("auto", getattr(model, "dtype", None))
+        asked |= {"dtype": None if same else dtype, "trust_remote_code": trust_remote_code or None}
         if isinstance(model, Model):
             asked["processor"] = processor
         if given := [name for name, value in asked.items() if value is not None]:
@@ -263,7 +264,12 @@ def processor_of(source: Source, adapter: Adapter, options: dict[str, Any]) -> A
     """
     with loading_of("processor", source), torchvision_optional():
         processor = adapter.load_processor(source.place, **options)
-    wanted = {"image": ("image_processor",), "audio": ("feature_extractor", "audio_processor"), "text": ("tokenizer",)}
+    wanted = {
+        "image": ("image_processor",),
+        "video": ("video_processor",),
+        "audio": ("feature_extractor", "audio_processor"),
+        "text": ("tokenizer",),
+    }
     missing = [
         wanted[kind][0]
         for kind in adapter.modalities

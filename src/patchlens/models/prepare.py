@@ -6,6 +6,7 @@ family's geometry. It asks the family's adapter for what is particular.
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +14,13 @@ from torch import Tensor
 
 from patchlens.axes import Int
 from patchlens.errors import AudioError, ModelIncomplete, OptionError, PatchlensError, PromptError
+from patchlens.inputs.image import ImageInput, open_image
 from patchlens.inputs.prompt import Prompt
+from patchlens.inputs.video import VideoInput
 from patchlens.models.adapter import Adapter, Prepared, PreparedPrompt, Request
+from patchlens.models.patch_grid import PatchGrid
 from patchlens.models.quiet import quiet
+from patchlens.models.tiling import whole
 from patchlens.models.token_map import KINDS, Tile, TokenMap
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ def prepare(model: "patchlens.models.model.Model", requests: Sequence[Request]) 
             "A batch needs images with all of its prompts, or with none, and one begin for all. Split it, or use "
             "capture_batch, which does."
         )
-    if first.images or first.audio:
+    if first.images or first.audio or first.videos:
         made = _processed(model, texts, requests)
     else:
         made = encoded(model, texts)
@@ -58,15 +63,16 @@ def prepare(model: "patchlens.models.model.Model", requests: Sequence[Request]) 
     sequences = []
     for row, request in enumerate(requests):
         token_ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()]
-        sequences.append(PreparedPrompt(token_ids, _map(model, token_ids, request), (*request.images, *request.audio)))
+        tokens, moments = _map(model, token_ids, request, inputs)
+        sequences.append(PreparedPrompt(token_ids, tokens, (*request.images, *request.audio, *moments)))
     return Prepared(inputs, tuple(sequences))
 
 
-def alike_by(model: "patchlens.models.model.Model", request: Request) -> tuple[bool, bool, bool]:
-    """What must be equal for requests to share a batch: images or none, recordings or none, who begins the text."""
+def alike_by(model: "patchlens.models.model.Model", request: Request) -> tuple[bool, bool, bool, bool]:
+    """What must be equal for requests to share a batch: which of images, recordings, videos; who begins the text."""
     _check_modalities(model, request)
     begins = adds_special_tokens(model.tokenizer, _text(model, request))
-    return bool(request.images), bool(request.audio), begins
+    return bool(request.images), bool(request.audio), bool(request.videos), begins
 
 
 def encoded(model: "patchlens.models.model.Model", texts: Sequence[str]) -> dict[str, Tensor]:
@@ -130,11 +136,11 @@ def layout_of(
 
 
 def _check_modalities(model: "patchlens.models.model.Model", request: Request) -> None:
-    for kind, given in (("image", request.images), ("audio", request.audio)):
+    for kind, given in (("image", request.images), ("audio", request.audio), ("video", request.videos)):
         if given and kind not in model.adapter.modalities:
             takes = " and ".join(model.adapter.modalities)
-            noun = "image" if kind == "image" else "recording"
-            verb = "show the image" if kind == "image" else "play the recording"
+            noun = {"image": "image", "audio": "recording", "video": "video"}[kind]
+            verb = f"{'play' if kind == 'audio' else 'show'} the {noun}"
             what = "a text-only language model" if takes == "text" else f"a model of {takes}"
             raise OptionError(
                 f"Cannot {verb} '{given[0].name}' to {model.name}: it is {what}. "
@@ -154,7 +160,7 @@ def _text(model: "patchlens.models.model.Model", request: Request) -> str:
         if prompt.messages is None:
             return prompt.text
         return _templated(model, model.tokenizer, prompt.turns(0, 0))
-    counts = {"image": len(request.images), "audio": len(request.audio)}
+    counts = {"image": len(request.images), "audio": len(request.audio), "video": len(request.videos)}
     marks = {kind: adapter.placeholder(processor, kind) for kind in counts if kind in adapter.modalities}
     given = {kind: prompt.text.count(mark) for kind, mark in marks.items()}
     if prompt.messages is not None:
@@ -177,17 +183,18 @@ def _text(model: "patchlens.models.model.Model", request: Request) -> str:
         )
     for owner in (processor, model.tokenizer):
         if getattr(owner, "chat_template", None) is not None:
-            return _templated(model, owner, prompt.turns(counts["image"], counts["audio"]))
+            return _templated(model, owner, prompt.turns(*counts.values()))
     if prompt.messages is not None:
         raise PromptError(
             f"A conversation was given, and {model.name} has no chat template to write it with. Give one line, or a "
             "raw prompt with the model's own marks."
         )
-    return adapter.raw_prompt(processor, prompt.text, counts["image"], counts["audio"])
+    shown = [adapter.placeholder(processor, "video") for _ in range(counts["video"])]
+    return "\n".join([*shown, adapter.raw_prompt(processor, prompt.text, counts["image"], counts["audio"])])
 
 
 def _noun(kind: str) -> str:
-    return "images" if kind == "image" else "recordings"
+    return {"image": "images", "audio": "recordings", "video": "videos"}[kind]
 
 
 def _leave_out(conversation: bool) -> str:
@@ -217,7 +224,11 @@ def _processed(model: "patchlens.models.model.Model", texts: list[str], requests
     except PatchlensError:
         raise
     except Exception as error:
-        given = [name for r in requests for name in (*(i.name for i in r.images), *(a.name for a in r.audio))]
+        given = [
+            *(image.name for request in requests for image in request.images),
+            *(audio.name for request in requests for audio in request.audio),
+            *(video.name for request in requests for video in request.videos),
+        ]
         names = ", ".join(f"'{name}'" for name in given)
         raise ModelIncomplete(
             f"The processor of {model.name} ({type(model.processor).__name__}) failed on {names}: "
@@ -226,7 +237,13 @@ def _processed(model: "patchlens.models.model.Model", texts: list[str], requests
         ) from error
 
 
-def _map(model: "patchlens.models.model.Model", token_ids: Int[Tensor, " position"], request: Request) -> TokenMap:
+def _map(
+    model: "patchlens.models.model.Model",
+    token_ids: Int[Tensor, " position"],
+    request: Request,
+    inputs: dict[str, Tensor],
+) -> tuple[TokenMap, tuple[ImageInput, ...]]:
+    """What stands where, and the moments of its videos as images of their own."""
     kinds = torch.zeros(len(token_ids), dtype=torch.long)
     kinds[torch.isin(token_ids, torch.tensor(_special_ids(model.tokenizer), dtype=torch.long))] = _KIND["special"]
     sources, tiles, cells = (torch.full_like(kinds, -1) for _ in range(3))
@@ -283,7 +300,41 @@ def _map(model: "patchlens.models.model.Model", token_ids: Int[Tensor, " positio
         cells[at] = _numbered(sources[at])
         seconds[at] = torch.cat(spans).float()
         _mark_separators(model, token_ids, kinds, sources, len(request.audio), first=first)
-    return TokenMap(kinds, sources, tiles, cells, seconds, tuple(layout))
+    moments: list[ImageInput] = []
+    if request.videos:
+        at = torch.nonzero(token_ids == adapter.video_token_id(config, processor))[:, 0]
+        first = len(layout)
+        for number, video in enumerate(request.videos):
+            grid = adapter.video_grid(config, inputs, number)
+            frames, shown = _moments(video, grid)
+            layout += [(frame,) for frame in frames]
+            moments += shown
+        sizes = torch.tensor([len(found[0]) for found in layout[first:]])
+        if int(sizes.sum()) != len(at):
+            raise ModelIncomplete(
+                f"The processor of {model.name} made {len(at)} video tokens, but its own grids say {int(sizes.sum())}. "
+                "They do not belong together; save the model's own processor beside the weights."
+            )
+        kinds[at] = _KIND["patch"]
+        sources[at] = torch.arange(first, len(layout)).repeat_interleave(sizes)
+        tiles[at] = 0
+        cells[at] = _numbered(sources[at])
+        _mark_separators(model, token_ids, kinds, sources, len(moments), first=first)
+        _mark_between(kinds, sources, at)
+    return TokenMap(kinds, sources, tiles, cells, seconds, tuple(layout)), tuple(moments)
+
+
+def _moments(video: VideoInput, grid: tuple[int, int, int]) -> tuple[list[Tile], list[ImageInput]]:
+    """A tile for each moment that a video became, and the first of its frames as its picture."""
+    count, rows, columns = grid
+    together = -(-len(video.frames) // count)
+    tiles, shown = [], []
+    for moment in range(count):
+        begin, end = moment * together, min((moment + 1) * together, len(video.frames))
+        time = (begin / video.fps, end / video.fps)
+        tiles.append(Tile(PatchGrid(rows, columns, video.size, whole(video.size)), "frame", time=time))
+        shown.append(open_image(video.frames[begin], name=f"{video.name} {time[0]:.2f} s"))
+    return tiles, shown
 
 
 def _special_ids(tokenizer: Any) -> list[int]:
@@ -374,6 +425,16 @@ def _mark_separators(
         between &= (kinds == _KIND["text"]) | (kinds == _KIND["special"])
         kinds[between] = _KIND["separator"]
         sources[between] = source
+
+
+def _mark_between(kinds: Tensor, sources: Tensor, at: Tensor) -> None:
+    """What a processor writes between the moments of a video (their time) belongs to the one that follows."""
+    for before, after in pairwise(at.tolist()):
+        if after > before + 1:
+            between = torch.arange(before + 1, after)
+            plain = between[(kinds[between] == _KIND["text"]) | (kinds[between] == _KIND["special"])]
+            kinds[plain] = _KIND["separator"]
+            sources[plain] = int(sources[after])
 
 
 def _away(token_ids: Tensor, kinds: Tensor, sources: Tensor) -> set[int]:

@@ -8,12 +8,14 @@ marks around an image; the prompt has them.
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from patchlens.errors import ImageError
 from patchlens.models.patch_grid import PatchGrid
 from patchlens.models.tile import Tile
 from patchlens.models.tiling import whole
 
-__all__ = ["between_marks", "merged_grid", "qwen_prompt", "qwen_tiles"]
+__all__ = ["between_marks", "merged_grid", "qwen_prompt", "qwen_tiles", "qwen_video_grid"]
 
 
 def merged_grid(
@@ -55,6 +57,13 @@ def qwen_tiles(config: Any, processor: Any, size: tuple[int, int]) -> tuple[Tile
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
     return merged_grid(config, processor.image_processor, size, smart_resize)
+
+
+def qwen_video_grid(config: Any, inputs: dict[str, Tensor], video: int) -> tuple[int, int, int]:
+    """Moments, rows and columns of a video, from what the processor says of it; see `Adapter.video_grid`."""
+    moments, height, width = inputs["video_grid_thw"][video].tolist()
+    merged = config.vision_config.spatial_merge_size
+    return moments, height // merged, width // merged
 
 
 def qwen_prompt(processor: Any, text: str, images: int) -> str:

@@ -5,8 +5,10 @@ The encoder works on windows and puts its tokens in their order, merger included
 
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from patchlens.models.adapter import Adapter, Card
-from patchlens.models.families.merged_grid import qwen_prompt, qwen_tiles
+from patchlens.models.families.merged_grid import qwen_prompt, qwen_tiles, qwen_video_grid
 from patchlens.models.tile import Tile
 
 __all__ = ["Qwen25VLAdapter"]
@@ -17,7 +19,7 @@ class Qwen25VLAdapter(Adapter):
 
     family: ClassVar[str] = "qwen2_5_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "video", "text")
     card: ClassVar[Card] = Card(
         "one grid over the whole image, in the image's shape",
         notes=("at the encoder and the projector, states are in the order of the encoder's windows, not row by row",),
@@ -30,3 +32,7 @@ class Qwen25VLAdapter(Adapter):
     def raw_prompt(self, processor: Any, text: str, images: int, audio: int) -> str:
         """Images between their marks, then the line; see `Adapter.raw_prompt`."""
         return qwen_prompt(processor, text, images)
+
+    def video_grid(self, config: Any, inputs: dict[str, Tensor], video: int) -> tuple[int, int, int]:
+        """One grid for each moment; see `Adapter.video_grid`."""
+        return qwen_video_grid(config, inputs, video)

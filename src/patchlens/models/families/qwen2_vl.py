@@ -2,8 +2,10 @@
 
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from patchlens.models.adapter import Adapter, Card
-from patchlens.models.families.merged_grid import qwen_prompt, qwen_tiles
+from patchlens.models.families.merged_grid import qwen_prompt, qwen_tiles, qwen_video_grid
 from patchlens.models.tile import Tile
 
 __all__ = ["Qwen2VLAdapter"]
@@ -14,7 +16,7 @@ class Qwen2VLAdapter(Adapter):
 
     family: ClassVar[str] = "qwen2_vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text")
+    modalities: ClassVar[tuple[str, ...]] = ("image", "video", "text")
     card: ClassVar[Card] = Card("one grid over the whole image, in the image's shape")
 
     def tiles(self, config: Any, processor: Any, size: tuple[int, int], images: int) -> tuple[Tile, ...]:
@@ -24,3 +26,7 @@ class Qwen2VLAdapter(Adapter):
     def raw_prompt(self, processor: Any, text: str, images: int, audio: int) -> str:
         """Images between their marks, then the line; see `Adapter.raw_prompt`."""
         return qwen_prompt(processor, text, images)
+
+    def video_grid(self, config: Any, inputs: dict[str, Tensor], video: int) -> tuple[int, int, int]:
+        """One grid for each moment; see `Adapter.video_grid`."""
+        return qwen_video_grid(config, inputs, video)
