@@ -75,10 +75,11 @@ def load_model(
             "offload_folder": offload_folder,
             "lora": lora,
         }
-        same = _dtype(dtype) in ("auto", getattr(model, "dtype", None))
-        asked |= {"dtype": None if same else dtype, "trust_remote_code": trust_remote_code or None}
-        if isinstance(model, Model):
+        asked["trust_remote_code"] = trust_remote_code or None
+        if isinstance(model, Model):  # whose type bank builds compare, with a message of their own
             asked["processor"] = processor
+        elif _dtype(dtype) not in ("auto", getattr(model, "dtype", None)):
+            asked["dtype"] = dtype
         if given := [name for name, value in asked.items() if value is not None]:
             raise OptionError(
                 f"A model that is loaded already stays as it is, so {', '.join(given)} cannot be chosen for it. Leave "
