@@ -252,3 +252,11 @@ def test_images_without_geometry_are_told_apart_by_what_each_has_alone(tmp_path)
     ours, theirs = (capture(model, images, "Which?", layers=0).tokens.sources for model in (known, unknown))
     assert len(set(ours.bincount().tolist())) == 2
     assert torch.equal(ours, theirs)
+
+
+def test_what_is_asked_where_nothing_was_said(picture: Image.Image) -> None:
+    film, hum = (np.zeros((2, 8, 8, 3), np.uint8), 1.0), (np.zeros(80, np.float32), 16_000)
+    assert request_of(picture, video=film).prompt.text == "Describe this image."
+    assert request_of(video=film).prompt.text == "Describe this video."
+    assert request_of(audio=hum).prompt.text == "Describe this recording."
+    assert request_of().prompt.text == "Describe this image."

@@ -49,8 +49,8 @@ def capture(
         image: Anything `open_image` takes, or several of them; None for none.
         prompt: A line, which becomes a turn of the user where the model has a chat template, with the images before it;
             or a conversation, as chat templates take it (see `open_prompt`). A line that holds the model's own
-            placeholders is taken as it is. None for "Describe this image.", or for a recording "Describe this
-            recording."
+            placeholders is taken as it is. None for "Describe this image.", or "recording" or "video" where there is
+            no image.
         audio: Anything `open_audio` takes, or several.
         video: Anything `open_video` takes, or several. Each moment that the model makes of it is an image of its own in
             the result.
@@ -70,7 +70,7 @@ def capture(
 
     Raises:
         OptionError: A layer, a site or a kind of position does not exist here.
-        ImageError: An image cannot be used; AudioError a recording.
+        ImageError: An image or a video cannot be used; AudioError a recording.
         PromptError: The prompt does not fit the model.
         NonFiniteStates: The model computed NaN or infinity.
         OutOfMemory: The device is too small; the message says what would need less.
@@ -146,8 +146,9 @@ def request_of(
     Raises:
         ImageError: An image cannot be used; AudioError a recording; PromptError the prompt.
     """
-    usual = "Describe this recording." if image is None and audio is not None else "Describe this image."
-    opened: Prompt = open_prompt(usual if prompt is None else prompt, raw=raw)
+    given = {"image": image, "video": video, "recording": audio}
+    shown = next((kind for kind, found in given.items() if found is not None), "image")
+    opened: Prompt = open_prompt(f"Describe this {shown}." if prompt is None else prompt, raw=raw)
     images = [open_image(found) for found in _in_places(opened, "image", _several(image))]
     played = [open_audio(found) for found in _in_places(opened, "audio", _several(audio))]
     films = [open_video(found) for found in _in_places(opened, "video", _several(video))]
@@ -296,8 +297,7 @@ def _too_much(model: Model, prepared: Prepared, layers: tuple[int, ...]) -> str:
     fewer = f"Batches of {max(1, batch // 2)} would need half as much; " if batch > 1 else ""
     return (
         f"The device has too little memory to run {model.name} ({weights / 1e9:.1f} GB of weights) on {batch} × "
-        f"{length} "
-        f"tokens. {fewer}smaller images or a shorter prompt need less, and so does dtype='bfloat16' or "
+        f"{length} tokens. {fewer}smaller images or a shorter prompt need less, and so does dtype='bfloat16' or "
         "device_map='auto', which uses all devices. Fewer layers do not: states leave the device as they come."
     )
 

@@ -31,7 +31,7 @@ _NEEDED = (
     "rich",
 )
 _OPTIONAL = {
-    "torchvision": "Llama 4; other families do without",
+    "torchvision": "videos, Llama 4 and Cohere2 Vision",
     "accelerate": "models over several devices",
     "peft": "LoRA adapters",
     "faiss-cpu": "approximate search",
