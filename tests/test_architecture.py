@@ -15,7 +15,7 @@ ROOT = Path(patchlens.__path__[0])
 ORDER = (
     *("errors", "axes", "provenance", "progress", "storage"),
     *("inputs", "models", "capture", "bank", "search", "lenses", "evaluation"),
-    *("analysis", "causal", "views", "picturebook", "cli"),
+    *("analysis", "causal", "views", "study", "picturebook", "cli"),
 )
 """Each imports only from those before it."""
 

@@ -23,6 +23,9 @@ next. The command line prints the message alone and exits with status 2.
     │   ├── BankMismatch       a bank of another model or another width
     │   ├── BankBusy           another process is building it
     │   └── BuildMismatch      an unfinished build that was started with other options
+    ├── JudgeError             a judge that cannot go on: wrong key, no endpoint; what it answered is kept
+    │   └── BudgetSpent        the next question would cost more than what was set for all
+    ├── StudyError             a study's records that cannot be used, or do not belong together
     ├── ReadingsError          saved readings that cannot be opened, or a question they cannot answer
     ├── StorageError           the disk refused: no space, no permission
     ├── OutOfMemory            the device has too little memory for the least that the work needs
@@ -109,6 +112,18 @@ class BankBusy(BankError):
 
 class BuildMismatch(BankError):
     """An unfinished build of another model, corpus or option is in the way."""
+
+
+class JudgeError(PatchlensError):
+    """A judge that cannot go on; what it has answered is kept."""
+
+
+class BudgetSpent(JudgeError):
+    """The next question would cost more than what was set for all."""
+
+
+class StudyError(PatchlensError):
+    """A study's records that cannot be used, or do not belong together."""
 
 
 class ReadingsError(PatchlensError):

@@ -8,10 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from patchlens.errors import InputError
+from patchlens.inputs.image import ImageInput
 from patchlens.provenance import JSON
 from patchlens.storage import write_json
 
-__all__ = ["PatchTruth", "SceneTruth", "open_truth"]
+__all__ = ["CaptionTruth", "Known", "PatchTruth", "SceneTruth", "Vocabulary", "open_truth"]
 
 _VERSION = 1
 
@@ -67,6 +68,44 @@ class SceneTruth:
                 "patches": [distinct.index(patch) for patch in self.patches],
             },
         )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of a small world: whatever a description says beside them says nothing that could be wrong."""
+
+    things: frozenset[str]
+    """Nouns, in lower case and the singular."""
+    colors: frozenset[str]
+    """Color words."""
+    places: frozenset[str]
+    """Kinds of place."""
+
+
+@dataclass(frozen=True)
+class CaptionTruth:
+    """What a description of an image should say."""
+
+    things: tuple[tuple[str, str | None], ...]
+    """Each thing in it, with its color where that is worth saying; two alike stand here twice."""
+    place: str | None
+    """The place that it shows."""
+    written: tuple[str, ...]
+    """Words that stand in it."""
+    vocabulary: Vocabulary
+    """Of the world that the image comes from."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A picture of which all is known."""
+
+    image: ImageInput
+    """The picture, under the name that its truth has."""
+    truth: SceneTruth
+    """What is true patch by patch."""
+    caption: CaptionTruth | None = None
+    """What a description should say; None where nobody knows."""
 
 
 def open_truth(path: Path) -> SceneTruth:

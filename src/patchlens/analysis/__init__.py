@@ -1,0 +1,1 @@
+"""What saved records say: each analysis is a function from tables to a `Finding`, numbers first, one figure."""
