@@ -13,7 +13,7 @@ from torch import Tensor
 
 from patchlens.capture.capture import capture
 from patchlens.capture.hidden_states import HiddenStates
-from patchlens.errors import StatesError, StorageError
+from patchlens.errors import OptionError, StatesError, StorageError
 from patchlens.models.loading import load_model
 
 
@@ -163,3 +163,12 @@ def test_the_header_is_plain_json(saved: Path) -> None:
         metadata = file.metadata()
     assert json.loads(metadata["layers"]) == [0, 3]
     assert json.loads(metadata["provenance"])["kind"] == "hidden states"
+
+
+def test_some_tokens_in_another_order(states: HiddenStates) -> None:
+    some = states.take(torch.tensor([4, 1]))
+    assert torch.equal(some.vectors, states.vectors[:, [4, 1]])
+    assert some.positions.tolist() == [int(states.positions[4]), int(states.positions[1])]
+    assert len(some.tokens) == len(some.token_ids) == 2
+    with pytest.raises(OptionError, match="below their count"):
+        states.take(torch.tensor([len(states)]))

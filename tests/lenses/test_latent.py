@@ -78,3 +78,27 @@ def test_provenance_names_the_bank(bank: Bank, states: HiddenStates) -> None:
     assert record["contextual_layers"] == [1, 2, 3]
     assert (record["k"], record["layers"], record["lens"]) == (2, [0, 2], "latent")
     assert record["bank_provenance"]["fingerprint"] == bank.provenance.fingerprint
+
+
+def test_a_part_of_the_bank_is_a_smaller_bank(bank: Bank, states: HiddenStates) -> None:
+    half, most = (LatentLens(bank, share=share, seed=3).read(states, k=5) for share in (0.5, 0.9))
+    found = {one.bank_row for reading in half for one in reading.candidates}
+    assert len(found) <= len(bank) / 2 + 1
+    # What the whole bank finds in the part, in its order, is what the part finds.
+    whole = LatentLens(bank).read(states, k=len(bank) * len(bank.layers))
+    chosen = LatentLens(bank, share=0.5, seed=3)._where
+    assert chosen is not None
+    for small, large in zip(half, whole, strict=True):
+        rows = [(one.bank_row, one.context_layer) for one in large.candidates if chosen[one.bank_row]]
+        assert [(one.bank_row, one.context_layer) for one in small.candidates] == rows[:5]
+    larger = LatentLens(bank, share=0.9, seed=3)._where
+    assert larger is not None
+    assert bool((larger | ~chosen).all())
+    assert most.provenance[0]["share"] == 0.9
+    assert not torch.equal(chosen, LatentLens(bank, share=0.5, seed=4)._where)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.5, 1e-9])
+def test_a_share_that_is_none(bank: Bank, share: float) -> None:
+    with pytest.raises(OptionError, match="leaves none"):
+        LatentLens(bank, share=share)

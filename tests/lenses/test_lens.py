@@ -189,3 +189,13 @@ def test_putting_together_a_real_image_takes_no_time(states: HiddenStates) -> No
     assert time.perf_counter() - start < 1  # measured: 40 ms
     assert readings.table.num_rows == 95_040
     assert readings.at(layer=32, row=23, column=1).position == 23 * 24 + 1
+
+
+def test_several_sequences_read_at_once_are_as_read_one_by_one(lens: Lens, states: HiddenStates) -> None:
+    few = states.take(torch.tensor([7, 2, 11]))
+    other = replace(states, vectors=states.vectors.roll(1, dims=1))
+    batch = [states, few, other]
+    together = lens.read_batch(batch, k=3, layers=iter([0, 3]))
+    assert [list(part) for part in together] == [list(lens.read(each, k=3, layers=[0, 3])) for each in batch]
+    assert list(together[0]) != list(together[2])
+    assert lens.read_batch([]) == []

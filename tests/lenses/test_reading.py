@@ -286,3 +286,27 @@ def test_a_name_too_long_for_the_disk() -> None:
 
 def test_layers_from_an_iterator(scene: Readings) -> None:
     assert len(scene.select(layer=iter([0, 1]))) == len(scene.select(layer=[0, 1])) > 0
+
+
+def test_different_words_against_a_plain_loop(scene: Readings) -> None:
+    kept = scene.different_words(2)
+    for reading, whole in zip(kept, scene, strict=True):
+        best: dict[str, tuple[str, str]] = {}
+        for candidate in whole.candidates:
+            best.setdefault(candidate.word.lower(), (candidate.word, candidate.token))
+        assert [(one.word, one.token) for one in reading.candidates] == list(best.values())[:2]
+        assert [one.rank for one in reading.candidates] == list(range(1, len(reading.candidates) + 1))
+    assert len(kept) == len(scene)
+
+
+def test_words_that_differ_in_case_alone_are_one_word() -> None:
+    scene = synthetic.readings()
+    words = [["Dog", "dog", "cat"][number % 3] for number in range(scene.table.num_rows)]
+    place = scene.table.schema.get_field_index("word")
+    column = pa.array(words).dictionary_encode()
+    doubled = Readings(
+        scene.table.set_column(place, SCHEMA.field("word"), column), images=scene.images, tiles=scene.tiles
+    )
+    assert {reading.words for reading in doubled.different_words(5)} == {("Dog", "cat")}
+    with pytest.raises(OptionError, match="at least 1"):
+        doubled.different_words(0)

@@ -105,6 +105,28 @@ class HiddenStates:
             )
         return self.vectors[self.layers.index(layer)]
 
+    def take(self, tokens: Int[Tensor, " chosen"]) -> "HiddenStates":
+        """Keep some of the tokens.
+
+        Args:
+            tokens: Their numbers, from 0 to `len(self) - 1`, in the order in which they are wanted.
+
+        Raises:
+            OptionError: There is no such token.
+        """
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(self):
+            raise OptionError(
+                f"Tokens {int(tokens.min())} to {int(tokens.max())} were asked of {len(self)} captured ones. Choose "
+                "from 0 on, below their count."
+            )
+        return replace(
+            self,
+            vectors=self.vectors[:, tokens],
+            positions=self.positions[tokens],
+            token_ids=self.token_ids[tokens],
+            tokens=self.tokens.take(tokens),
+        )
+
     def save(self, path: str | Path) -> Path:
         """Write everything to one safetensors file, images and recordings included.
 

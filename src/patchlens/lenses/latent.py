@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
-from patchlens.axes import Float
+from patchlens.axes import Bool, Float
 from patchlens.bank.bank import Bank, one_array, open_bank
 from patchlens.capture.hidden_states import HiddenStates
 from patchlens.errors import OptionError
@@ -32,7 +33,12 @@ class LatentLens(Lens):
         layers: Contextual layers to search; None for all that the bank holds.
         space: Where cosines are taken: "raw", "centred" or "standardised"; see `ExactIndex`.
         unique: "word" for k different words, "sentence" for k different sentences; None ranks contexts as they come.
+        share: Search a random part of the bank's rows only, as if it had been built smaller: above 0, at most 1.
+        seed: Chooses that part; of one seed, a smaller part lies within every larger one.
         allow_other_model: Search the bank of another language model of the same width.
+
+    Raises:
+        OptionError: A layer that the bank lacks, or a share that leaves no row.
 
     Reference:
         arXiv 2602.00462, §3. Departures: exact search, and ties go to the lower layer, then the lower row.
@@ -47,12 +53,17 @@ class LatentLens(Lens):
         layers: int | Iterable[int] | None = None,
         space: str = "raw",
         unique: str | None = None,
+        share: float = 1.0,
+        seed: int = 0,
         allow_other_model: bool = False,
     ) -> None:
         self.bank = open_bank(bank)
         self.layers = self.bank.layers if layers is None else _contextual(self.bank, layers)
         self.allow_other_model = allow_other_model
         self.unique = unique
+        self.share = share
+        self.seed = seed
+        self._where = None if share == 1 else _part(self.bank, share, seed)
         self._index = ExactIndex(self.bank, self.layers, space=space)
 
     def _check(self, states: HiddenStates) -> None:
@@ -64,7 +75,7 @@ class LatentLens(Lens):
         )
 
     def _candidates(self, vectors: Float[Tensor, "query d_model"], k: int) -> Columns:
-        matches = self._index.search(vectors, k, unique=self.unique)
+        matches = self._index.search(vectors, k, unique=self.unique, where=self._where)
         rows = matches.rows.flatten().cpu().numpy()
         return {
             **context_columns(self.bank, rows),
@@ -79,6 +90,8 @@ class LatentLens(Lens):
             "contextual_layers": list(self.layers),
             "space": self._index.space,
             "unique": self.unique,
+            "share": self.share,
+            "seed": self.seed,
             "bank_provenance": self.bank.provenance.to_json(),
         }
 
@@ -88,6 +101,20 @@ def context_columns(bank: Bank, rows: "np.ndarray[tuple[int], np.dtype[np.int64]
     described = bank.describe(rows)
     names = ("word", "token", "sentence", "word_start", "word_end", "prefix_end")
     return {name: one_array(described[name]) for name in names} | {"bank_row": pa.array(rows)}
+
+
+def _part(bank: Bank, share: float, seed: int) -> Bool[Tensor, " row"]:
+    """Rows of a random part of a bank."""
+    rows = round(len(bank) * share) if 0 < share <= 1 else 0
+    if not rows:
+        raise OptionError(
+            f"A share of {share:g} of the {len(bank):,} rows of {bank.name} was asked for, which leaves none. Expected "
+            "more than 0 and at most 1."
+        )
+    order = np.random.default_rng(seed).permutation(len(bank))
+    chosen = torch.zeros(len(bank), dtype=torch.bool)
+    chosen[torch.from_numpy(order[:rows])] = True
+    return chosen
 
 
 def _contextual(bank: Bank, layers: int | Iterable[int]) -> tuple[int, ...]:

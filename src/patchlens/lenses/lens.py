@@ -4,7 +4,7 @@ It does not know how a lens finds its words; each lens is one file beside this o
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,20 +48,50 @@ class Lens(ABC):
             StatesError: States of another model or of a site that it cannot read; BankMismatch for a bank of another
                 model.
         """
+        return self.read_batch([states], k=k, layers=layers)[0]
+
+    def read_batch(
+        self, batch: Sequence[HiddenStates], *, k: int = 5, layers: int | Iterable[int] | None = None
+    ) -> list[Readings]:
+        """Read the states of several sequences in one pass over what is searched: a bank is read once for all.
+
+        Args:
+            batch: Hidden states, each of one sequence.
+            k: As for `read`.
+            layers: As for `read`.
+
+        Returns:
+            Readings of each sequence, in order, the same as `read` gives.
+
+        Raises:
+            PatchlensError: As for `read`.
+        """
         if k < 1:
             raise OptionError(f"{self.name} was asked for {k} candidates per position. Ask for at least 1.")
-        wanted = _wanted(states, layers)
+        asked = layers if layers is None or isinstance(layers, int) else tuple(layers)  # an iterator would be used up
+        wanted = [_wanted(states, asked) for states in batch]
+        vectors = [self._vectors(states, those) for states, those in zip(batch, wanted, strict=True)]
+        if not vectors:
+            return []
+        columns = self._candidates(torch.cat(vectors), k)
+        made, start = [], 0
+        for states, those, part in zip(batch, wanted, vectors, strict=True):
+            mine = {name: column.slice(start, len(part) * k) for name, column in columns.items()}
+            start += len(part) * k
+            made.append(_assemble(self.name, states, those, k, mine, self._made_with()))
+        return made
+
+    def _vectors(self, states: HiddenStates, layers: tuple[int, ...]) -> Float[Tensor, "query d_model"]:
+        """What is to be read, layer by layer, once it has been checked."""
         if states.site not in ("language", "projector output"):
             raise StatesError(
                 f"The {self.name} lens reads the language model's states; these were taken at the {states.site}. "
-                "Capture "
-                "at the site 'language' or 'projector output'."
+                "Capture at the site 'language' or 'projector output'."
             )
         self._check(states)
-        vectors = states.vectors[[states.layers.index(layer) for layer in wanted]]
-        _refuse_non_finite(vectors, wanted)
-        columns = self._candidates(vectors.flatten(0, 1), k)
-        return _assemble(self.name, states, wanted, k, columns, self._made_with())
+        vectors = states.vectors[[states.layers.index(layer) for layer in layers]]
+        _refuse_non_finite(vectors, layers)
+        return vectors.flatten(0, 1)
 
     @abstractmethod
     def _check(self, states: HiddenStates) -> None:

@@ -271,6 +271,29 @@ class Readings:
         ]
         raise OptionError(f"{len(found)} readings are at {where}. Say which: {'; '.join(several)}.")
 
+    def different_words(self, k: int) -> "Readings":
+        """Keep the best candidate of each word, whatever its case, and the k best of those; ranks are counted anew.
+
+        Args:
+            k: Words per reading at most. Where fewer are among the candidates, fewer remain.
+
+        Raises:
+            OptionError: A k below 1.
+        """
+        if k < 1:
+            raise OptionError(f"{k} different words were asked of each reading. Ask for at least 1.")
+        words = _dictionary(self.table["word"])
+        lower = pc.utf8_lower(words.dictionary).dictionary_encode().indices.to_numpy()[words.indices.to_numpy()]
+        reading = np.cumsum(self._numbers("rank") == 1) - 1
+        # The first of equal keys is the best ranked.
+        _, first = np.unique(reading * (int(lower.max(initial=0)) + 1) + lower, return_index=True)
+        first.sort()
+        kept = reading[first]
+        rank = np.arange(len(first)) - np.searchsorted(kept, kept) + 1
+        table = self.table.take(pa.array(first[rank <= k]))
+        place = self.table.schema.get_field_index("rank")
+        return self._with(table.set_column(place, SCHEMA.field("rank"), pa.array(rank[rank <= k].astype(np.int32))))
+
     @classmethod
     def join(cls, parts: Iterable["Readings"]) -> "Readings":
         """Put readings of several lenses, layers or images together.
