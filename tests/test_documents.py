@@ -54,10 +54,21 @@ def test_constraints_pin_every_direct_dependency() -> None:
     assert names <= pinned
 
 
-def test_the_models_guide_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def _run(page: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What is defined after all Python of a page has run."""
     monkeypatch.chdir(ROOT)
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL))
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL))
     names: dict[str, object] = {}
-    exec(compile(code, "docs/models.md", "exec"), names)
+    exec(compile(code, page, "exec"), names)
+    return names
+
+
+def test_the_evaluation_guide_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("evaluation.md", monkeypatch)
+    assert names["verdicts"].num_rows == 3 * 2 * 2 * 2 * 5  # type: ignore[attr-defined]
+
+
+def test_the_models_guide_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = _run("models.md", monkeypatch)
     assert len(names["many"]) == 2  # type: ignore[arg-type]
     assert {"inside", "before", "after"} <= set(names)

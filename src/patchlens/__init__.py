@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from patchlens.capture.capture import request_of as request_of
     from patchlens.capture.elsewhere import open_states as open_states
     from patchlens.capture.hidden_states import HiddenStates as HiddenStates
+    from patchlens.evaluation.judges.endpoint import EndpointJudge as EndpointJudge
+    from patchlens.evaluation.judges.model import ModelJudge as ModelJudge
+    from patchlens.evaluation.judges.replay import ReplayJudge as ReplayJudge
+    from patchlens.evaluation.judges.truth import TruthJudge as TruthJudge
     from patchlens.inputs.audio import open_audio as open_audio
     from patchlens.inputs.corpus import read_corpus as read_corpus
     from patchlens.inputs.image import open_image as open_image
@@ -42,6 +46,10 @@ if TYPE_CHECKING:
     from patchlens.search.exact import ExactIndex as ExactIndex
     from patchlens.search.matches import Matches as Matches
     from patchlens.search.text import search_text as search_text
+    from patchlens.study.config import open_study as open_study
+    from patchlens.study.readings import judge_readings as judge_readings
+    from patchlens.study.readings import plan_judging as plan_judging
+    from patchlens.study.run import Study as Study
     from patchlens.views.page import write_page as write_page
     from patchlens.views.show import show as show
 
@@ -50,20 +58,26 @@ __version__ = "0.1.0"
 _HOME = {
     "Bank": "patchlens.bank.bank",
     "EmbeddingLens": "patchlens.lenses.embedding",
+    "EndpointJudge": "patchlens.evaluation.judges.endpoint",
     "ExactIndex": "patchlens.search.exact",
     "HiddenStates": "patchlens.capture.hidden_states",
     "LatentLens": "patchlens.lenses.latent",
     "LogitLens": "patchlens.lenses.logit",
     "Matches": "patchlens.search.matches",
+    "ModelJudge": "patchlens.evaluation.judges.model",
     "PatchGrid": "patchlens.models.patch_grid",
     "Readings": "patchlens.lenses.reading",
-    "add_to_bank": "patchlens.bank.adding",
-    "build_bank": "patchlens.bank.build",
+    "ReplayJudge": "patchlens.evaluation.judges.replay",
+    "Study": "patchlens.study.run",
     "Tile": "patchlens.models.tile",
     "TokenMap": "patchlens.models.token_map",
+    "TruthJudge": "patchlens.evaluation.judges.truth",
+    "add_to_bank": "patchlens.bank.adding",
+    "build_bank": "patchlens.bank.build",
     "capture": "patchlens.capture.capture",
     "capture_batch": "patchlens.capture.capture",
     "import_bank": "patchlens.bank.importing",
+    "judge_readings": "patchlens.study.readings",
     "load_model": "patchlens.models.loading",
     "merge_banks": "patchlens.bank.merge",
     "open_audio": "patchlens.inputs.audio",
@@ -71,8 +85,10 @@ _HOME = {
     "open_image": "patchlens.inputs.image",
     "open_readings": "patchlens.lenses.reading",
     "open_states": "patchlens.capture.elsewhere",
+    "open_study": "patchlens.study.config",
     "open_video": "patchlens.inputs.video",
     "plan_bank": "patchlens.bank.build",
+    "plan_judging": "patchlens.study.readings",
     "pull_bank": "patchlens.bank.hub",
     "push_bank": "patchlens.bank.hub",
     "read_corpus": "patchlens.inputs.corpus",
@@ -86,15 +102,20 @@ _HOME = {
 __all__ = [
     "Bank",
     "EmbeddingLens",
+    "EndpointJudge",
     "ExactIndex",
     "HiddenStates",
     "LatentLens",
     "LogitLens",
     "Matches",
+    "ModelJudge",
     "PatchGrid",
     "Readings",
+    "ReplayJudge",
+    "Study",
     "Tile",
     "TokenMap",
+    "TruthJudge",
     "__version__",
     "add_to_bank",
     "build_bank",
@@ -102,6 +123,7 @@ __all__ = [
     "capture_batch",
     "errors",
     "import_bank",
+    "judge_readings",
     "load_model",
     "merge_banks",
     "open_audio",
@@ -109,8 +131,10 @@ __all__ = [
     "open_image",
     "open_readings",
     "open_states",
+    "open_study",
     "open_video",
     "plan_bank",
+    "plan_judging",
     "pull_bank",
     "push_bank",
     "read_corpus",

@@ -53,6 +53,12 @@ def test_the_card_says_what_was_measured(reads: dict[str, dict[str, dict[str, fl
         assert f"| {Proportion(figure['hits'], figure['trials'])} |" in card
 
 
+def test_the_figures_are_those_of_the_recorded_captions(reads: dict[str, dict[str, str]]) -> None:
+    drawn = scenes(FIRST_SCENE["reads"], 500)
+    found = score([(scene, reads["captions"][str(scene.seed)]) for scene in drawn])
+    assert found.to_json() == reads["figures"]
+
+
 def test_it_reads_as_recorded(model: Model, reads: dict[str, dict[str, str]]) -> None:
     sample = list(scenes(FIRST_SCENE["reads"], 24))
     now = captions(model, sample)

@@ -49,9 +49,14 @@ class Table:
 
     def to_html(self) -> str:
         """The same as HTML, everything escaped."""
-        head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
+        numeric = [all(_is_number(row[place]) for row in self.rows) for place in range(len(self.columns))]
+        kinds = [' class="number"' if each else "" for each in numeric]
+        named = zip(kinds, self.columns, strict=True)
+        head = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in named)
         body = "".join(
-            "<tr>" + "".join(f"<td{_kind(cell)}>{escape(_short(cell))}</td>" for cell in row) + "</tr>"
+            "<tr>"
+            + "".join(f"<td{kind}>{escape(_short(cell))}</td>" for kind, cell in zip(kinds, row, strict=True))
+            + "</tr>"
             for row in self.rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -80,11 +85,14 @@ def _short(cell: Cell) -> str:
         case bool():
             return "yes" if cell else "no"
         case float():
+            if abs(cell) < 1e-12:  # what rounding left of nothing
+                return "0"
             return f"{cell:.4g}" if abs(cell) < 1000 else f"{cell:,.0f}"
         case int():
             return f"{cell:,}"
     return cell
 
 
-def _kind(cell: Cell) -> str:
-    return ' class="number"' if isinstance(cell, int | float) and not isinstance(cell, bool) else ""
+def _is_number(cell: Cell) -> bool:
+    """Whether a column of such cells is one of numbers: unknown ones do not stand in the way."""
+    return cell is None or (isinstance(cell, int | float) and not isinstance(cell, bool))

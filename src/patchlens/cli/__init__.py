@@ -1,6 +1,6 @@
 """The command line: one thin file per verb. Here they are put together, and every failure becomes one line.
 
-    patchlens demo · read · search · bank build · bank info · bank verify · models · doctor
+    patchlens demo · read · search · evaluate · study · annotate · bank … · models · doctor
 
 Exit status: 0, or 1 when `doctor` finds something wrong or the reader of a pipe goes away, 2 for bad input or a
 full disk, 130 for Ctrl-C and 143 for a request to end. Heavy libraries load inside the verbs, so that help stays quick.
@@ -20,7 +20,7 @@ import typer
 from typer.main import get_command
 
 from patchlens import __version__
-from patchlens.cli import bank, demo, doctor, models, read, search
+from patchlens.cli import annotate, bank, demo, doctor, evaluate, models, read, search, study
 from patchlens.cli.terminal import complain, say
 from patchlens.errors import PatchlensError
 
@@ -42,6 +42,9 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("read")(read.read)
 app.command("search")(search.search)
+app.command("evaluate")(evaluate.evaluate)
+app.command("study")(study.study)
+app.command("annotate")(annotate.annotate)
 app.add_typer(bank.app, name="bank")
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)

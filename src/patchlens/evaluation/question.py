@@ -79,7 +79,7 @@ class Question:
     def _numbers(self) -> dict[tuple[str, str | None], int]:
         return {_key(candidate): number for number, candidate in enumerate(self.candidates)}
 
-    @cached_property
+    @property
     def marked(self) -> Image.Image:
         """The whole image with a red frame around the region, its longer side `_SIDE` pixels.
 
@@ -97,7 +97,7 @@ class Question:
         draw.rectangle((left, top, right, bottom), fill=(*_RED, 30), outline=(*_RED, 255), width=3)
         return Image.alpha_composite(shown.convert("RGBA"), veil).convert("RGB")
 
-    @cached_property
+    @property
     def crop(self) -> Image.Image:
         """The region alone, without a frame; small ones are enlarged to a side of `_LEAST_CROP` pixels.
 

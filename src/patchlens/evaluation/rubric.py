@@ -50,18 +50,23 @@ class Rubric(ABC):
     def read(self, question: Question, reply: str) -> JSON:
         """What a reply says, as plain JSON values.
 
-        The reply is JSON, perhaps with words or a code fence around it.
+        The reply is JSON, perhaps with words or a code fence around it. Of several objects of the asked form the last
+        one counts: whoever drafts an answer ends with it.
 
         Raises:
             Unreadable: No object in it has the asked form.
         """
         problem = "no JSON object in it"
-        for found in _objects(reply):
+        for found in reversed(list(_objects(reply))):
             try:
                 return self._content(question, found)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 problem = f"a JSON object of another form ({error or type(error).__name__})"
         raise Unreadable(f"{problem}, where {self._form} was asked for")
+
+    def example(self, question: Question) -> str:
+        """An answer to a question in the asked form, with what its values may be: for models that see no schema."""
+        return _example(self.schema(question))
 
     @abstractmethod
     def schema(self, question: Question) -> dict[str, JSON]:
@@ -77,7 +82,7 @@ class Rubric(ABC):
 
     @abstractmethod
     def _content(self, question: Question, found: Mapping[str, Any]) -> JSON:
-        """The answer in an object of the asked form; KeyError, TypeError or ValueError for any other."""
+        """The answer in an object of the asked form; any of the errors that `read` catches for another."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,8 @@ class Claims(Rubric):
         return "a list of sentences in 'claims'"
 
     def _content(self, question: Question, found: Mapping[str, Any]) -> JSON:
+        if not isinstance(found["claims"], list):
+            raise ValueError("claims that are no list")
         return [str(claim.strip()) for claim in found["claims"] if claim.strip()]
 
 
@@ -231,13 +238,27 @@ def _object(**properties: JSON) -> dict[str, JSON]:
     }
 
 
+def _example(schema: Mapping[str, Any]) -> str:
+    match schema["type"]:
+        case "object":
+            return "{" + ", ".join(f'"{name}": {_example(each)}' for name, each in schema["properties"].items()) + "}"
+        case "array":
+            return f"[{_example(schema['items'])}, …]"
+        case "string":
+            return " or ".join(f'"{choice}"' for choice in schema.get("enum", ["…"]))
+        case "boolean":
+            return "true or false"
+        case kind:
+            return f"<{kind}>"
+
+
 def _objects(reply: str) -> Iterator[Mapping[str, Any]]:
     """Every JSON object in a text that does not stand inside another one, in order."""
     decoder, place = json.JSONDecoder(), 0
     while (place := reply.find("{", place)) >= 0:
         try:
             found, place = decoder.raw_decode(reply, place)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # cut short, no JSON, or a number with thousands of digits
             place += 1
             continue
         yield found

@@ -1,6 +1,6 @@
 """Models that ship inside installed packages, found by entry point. Knows none of them by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -36,6 +36,14 @@ class Embedded:
     examples: Path | None = None
     """Folder of pictures to try: `<name>.png`, and beside each what is true of it, `<name>.json` (see
     `evaluation.truth`). None: it ships none."""
+
+    held_out: Callable[..., Iterable[Any]] | None = None
+    """Called as `held_out(count, first)`: draws so many pictures that it was never trained on, from number `first` on,
+    each a `Known` of `evaluation.truth`. None: it draws none."""
+
+    lexicon: Callable[[], Mapping[str, str]] | None = None
+    """Gives the class of every word of its sentences, in lower case: "noun", "proper noun", "verb", "adjective",
+    "adverb", "function word" or "number". None: nobody has listed them."""
 
 
 def embedded(name: str) -> Embedded | None:

@@ -4,23 +4,24 @@ Greedy captions of held-out scenes are compared, noun by noun, with what was dra
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from patchlens.evaluation.captions import caption_scores
 from patchlens.evaluation.intervals import Proportion
 from patchlens.models.loading import load_model
 from patchlens.models.model import Model
 from patchlens.picturebook.command import run
 from patchlens.picturebook.language import DESCRIBE
 from patchlens.picturebook.scene import FIRST_SCENE, Scene, draw, scenes
-from patchlens.picturebook.world import SIGN_WORDS, THINGS
+from patchlens.picturebook.truth import caption_truth
+from patchlens.picturebook.world import SIGN_WORDS
 from patchlens.provenance import JSON
 from patchlens.storage import write_json
 
@@ -73,29 +74,16 @@ def captions(model: Model, batch: list[Scene], prompt: str = DESCRIBE) -> list[s
 
 def score(pairs: list[tuple[Scene, str]]) -> Score:
     """Compare captions with the scenes they describe."""
-    counts = {name: [0, 0] for name in ("objects", "said", "colors", "places", "words", "false_words")}
-
-    def count(name: str, hits: int, trials: int) -> None:
-        counts[name][0] += hits
-        counts[name][1] += trials
-
-    for scene, text in pairs:
-        words = re.findall(r"[a-z]+", text.lower())
-        drawn = [thing.name for thing in scene.things]
-        for name in THINGS:
-            both = min(drawn.count(name), words.count(name))
-            count("objects", both, drawn.count(name))
-            count("said", both, words.count(name))
-        neighbors = list(pairwise(words))
-        for thing in scene.things:
-            if THINGS[thing.name].recolorable:
-                count("colors", (thing.color, thing.name) in neighbors, 1)
-        count("places", scene.place in words, 1)
-        if scene.sign:
-            count("words", scene.sign.word in words, 1)
-        else:
-            count("false_words", any(word in SIGN_WORDS for word in words), 1)
-    return Score(**{name: Proportion(*pair) for name, pair in counts.items()})
+    found = caption_scores([(caption_truth(scene), text) for scene, text in pairs], written=SIGN_WORDS)
+    measures = {
+        "objects": found.recall("things"),
+        "said": found.precision("things"),
+        "colors": found.recall("colors"),
+        "places": found.recall("places"),
+        "words": found.recall("written"),
+        "false_words": found.misread,
+    }
+    return Score(**{name: Proportion(measure.hits, measure.trials) for name, measure in measures.items()})
 
 
 def read_scenes(model: Model, first: int, count: int, size: int = 32) -> Iterator[tuple[Scene, str]]:

@@ -32,10 +32,11 @@ FIRST_SCENE = {
     "reads": 10_000_000,
     "naming": 20_000_000,
     "examples": 30_000_000,
+    "study": 40_000_000,
     "sentences": 1_000_000_000,
 }
 """Seed of the first scene of each use: three trainings, how well the model reads, what the lenses name, the shipped
-examples, and single sentences. The blocks do not overlap, so whatever is measured was never trained on."""
+examples, studies, and single sentences. The blocks do not overlap, so whatever is measured was never trained on."""
 
 _AIRBORNE = frozenset({"airplane", "balloon", "kite", "rocket"})
 _SIZES = (34, 38, 42, 46, 50, 54, 58, 62, 66)

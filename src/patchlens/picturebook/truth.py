@@ -1,13 +1,15 @@
-"""What is true of every patch of a drawn scene, from its exact mask."""
+"""What is true of a drawn scene: of every patch, from its exact mask, and what a description should say."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patchlens.evaluation.truth import PatchTruth, SceneTruth
+from patchlens.evaluation.truth import CaptionTruth, PatchTruth, SceneTruth, Vocabulary
 from patchlens.picturebook.scene import Scene
-from patchlens.picturebook.world import THINGS, plural
+from patchlens.picturebook.world import COLORS, PLACES, THINGS, plural
 
-__all__ = ["patch_cover", "scene_truth"]
+__all__ = ["caption_truth", "patch_cover", "scene_truth"]
+
+_VOCABULARY = Vocabulary(frozenset(THINGS), frozenset(COLORS), frozenset(PLACES))
 
 _SEEN = 0.10
 """Share of a patch's pixels that something must own to be said to stand in it."""
@@ -57,6 +59,12 @@ def scene_truth(scene: Scene, owner: NDArray[np.uint8], grid: int, name: str) ->
             PatchTruth(bool(mine), place=frozenset({scene.place, plural(scene.place)}), elsewhere=elsewhere, **named)
         )
     return SceneTruth(name, grid, grid, tuple(patches))
+
+
+def caption_truth(scene: Scene) -> CaptionTruth:
+    """What a description of a scene should say; the color of a thing that comes in one alone is not worth saying."""
+    things = tuple((thing.name, thing.color if THINGS[thing.name].recolorable else None) for thing in scene.things)
+    return CaptionTruth(things, scene.place, (scene.sign.word,) if scene.sign else (), _VOCABULARY)
 
 
 def _of_thing(name: str, color: str) -> dict[str, set[str]]:

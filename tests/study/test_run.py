@@ -1,0 +1,230 @@
+"""Whole studies, small: from a file to a report, and what stops one on the way."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from patchlens.errors import OptionError, StudyError
+from patchlens.evaluation.answers import open_answers
+from patchlens.evaluation.metrics import interpretability
+from patchlens.evaluation.ratings import PEOPLE
+from patchlens.evaluation.records import open_table
+from patchlens.evaluation.verdict import VERDICTS, Answer
+from patchlens.study.config import (
+    CaptionsConfig,
+    ImagesConfig,
+    LensConfig,
+    ModelConfig,
+    ReplayConfig,
+    StudyConfig,
+    TruthConfig,
+    parse_study,
+)
+from patchlens.study.run import Study
+
+KINDS = ("candidates", "states", "regions", "captions", "verdicts")
+
+
+@pytest.fixture(scope="module")
+def drawn() -> StudyConfig:
+    """Six scenes of the embedded model, judged by truth."""
+    return StudyConfig(
+        title="six scenes",
+        layers="0,4",
+        survey=2,
+        batch=4,
+        images=ImagesConfig(embedded="picturebook", count=6),
+        models=(ModelConfig(name="picturebook", label="picturebook", bank="picturebook"),),
+        lenses=(
+            LensConfig(lens="latent", label="latent"),
+            LensConfig(lens="logit", label="logit"),
+            LensConfig(lens="latent", label="latent, a tenth", share=0.1, group="bank size"),
+        ),
+        judges=(
+            TruthConfig(label="truth"),
+            TruthConfig(label="kind", pieces=3, lenses=("logit",)),
+        ),
+        captions=CaptionsConfig(max_tokens=12, count=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def done(drawn: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    study = Study(drawn, tmp_path_factory.mktemp("study") / "out")
+    study.run()
+    return study
+
+
+def test_everything_is_in_one_folder(done: Study, drawn: StudyConfig) -> None:
+    folder = done.folder
+    assert parse_study((folder / "study.toml").read_text(), folder) == drawn
+    for kind in KINDS:
+        open_table(folder / "rows" / f"{kind}.parquet", kind)
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
+    assert {path.suffix for path in (folder / "tables").iterdir()} == {".csv", ".md"}
+    about = json.loads((folder / "study.json").read_text())
+    assert about["pictures"] == 6
+    assert about["models"]["picturebook"]["fingerprint"]
+    report = (folder / "report.html").read_text()
+    assert "six scenes" in report
+    assert not re.search(r'(?:src|href)="https?:', report)  # opens without a network
+
+
+def test_every_share_of_the_report_is_in_the_rows(done: Study) -> None:
+    """One cell of the table against a plain loop over the verdict rows."""
+    rows = pq.read_table(done.folder / "rows" / "verdicts.parquet").to_pylist()
+    patches: dict[str, bool] = {}
+    for row in rows:
+        if (row["judge"], row["lens"], row["baseline"], row["layer"]) == ("truth", "latent", None, 4):
+            hit = row["verdict"] in ("concrete", "abstract", "global")
+            patches[row["image"]] = patches.get(row["image"], False) or hit
+    assert len(patches) == 6
+    text = (done.folder / "tables" / "interpretability.csv").read_text().splitlines()
+    columns = text[0].split(",")
+    (line,) = [
+        cells
+        for cells in (dict(zip(columns, row.split(","), strict=False)) for row in text[1:] if '"' not in row)
+        if (cells["judge"], cells["lens"], cells["baseline"], cells["layer"]) == ("truth", "latent", "", "4")
+    ]
+    assert str(sum(patches.values())) in line.values()
+
+
+def test_verdicts_are_the_truths_own(done: Study) -> None:
+    truths = done._truths()
+    rows = pq.read_table(done.folder / "rows" / "verdicts.parquet").to_pylist()
+    assert {row["baseline"] for row in rows} == {None, "random rows", "another image"}
+    seen = set()
+    for row in rows:
+        if row["judge"] != "truth":
+            continue
+        truth, word = truths[row["image"]], row["word"].strip().lower()
+        near = [truth.at(row["row"] + down, row["column"] + right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        if any(word in patch.thing | patch.color | patch.word for patch in near):
+            expected = "concrete"
+        elif any(word in patch.kind for patch in near):
+            expected = "abstract"
+        elif any(word in p.thing | p.color | p.word | p.kind | p.place for p in truth.patches):
+            expected = "global"
+        else:
+            expected = "unrelated"
+        assert row["verdict"] == expected
+        seen.add(expected)
+    assert {"concrete", "unrelated"} <= seen
+
+
+def test_a_study_that_is_done_is_written_again_from_its_rows(
+    done: Study, drawn: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from patchlens.study import recording
+
+    monkeypatch.setattr(recording, "load_model", lambda *arguments, **options: pytest.fail("the model was loaded"))
+    before = {kind: (done.folder / "rows" / f"{kind}.parquet").read_bytes() for kind in KINDS}
+    again = Study(drawn, done.folder)
+    assert again.plan().steps == ()
+    again.run()
+    assert {kind: (done.folder / "rows" / f"{kind}.parquet").read_bytes() for kind in KINDS} == before
+
+
+def test_the_plan_says_what_is_left(drawn: StudyConfig, tmp_path: Path) -> None:
+    plan = Study(drawn, tmp_path / "out").plan()
+    assert [(step.what, step.left) for step in plan.steps] == [
+        ("Read pictures with picturebook", 6),
+        ("Describe pictures with picturebook", 2),
+    ]
+    assert plan.seconds is not None
+    assert plan.cost == 0
+    assert not (tmp_path / "out").exists()  # planning writes nothing
+
+
+def test_a_killed_study_goes_on_to_the_same_rows(done: Study, drawn: StudyConfig, tmp_path: Path) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text(drawn.to_toml())
+    command = [sys.executable, "-m", "patchlens", "study", str(file), "--out", str(tmp_path / "out")]
+    rng = random.Random(1)
+    killed = 0
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=rng.uniform(3.0, 5.0))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert killed
+    subprocess.run(command, check=True, capture_output=True)
+    for kind in KINDS:
+        ours, theirs = (folder / "rows" / f"{kind}.parquet" for folder in (tmp_path / "out", done.folder))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_people_are_judges(done: Study, drawn: StudyConfig, tmp_path: Path) -> None:
+    questions = done.questions_for_people(7)
+    assert len({question.id for question in questions}) == 7
+    assert [q.id for q in done.questions_for_people(9)][:7] == [q.id for q in questions]
+    path = done.folder / "people" / "anna.jsonl"
+    with open_answers(path, {"judge": PEOPLE, "label": "anna"}) as answers:
+        for number, question in enumerate(questions):
+            said = [VERDICTS[number % 4]] * len(question.candidates)
+            answers.add(Answer(question.id, said if number else None, None if number else "skipped"))  # type: ignore[arg-type]
+    try:
+        done.run()
+        rows = pq.read_table(done.folder / "rows" / "verdicts.parquet").to_pylist()
+        hers = [row for row in rows if row["judge"] == "anna"]
+        assert {row["question"] for row in hers} == {question.id for question in questions}
+        assert {row["undecided"] for row in hers if row["question"] == questions[0].id} == {"skipped"}
+        names = {path.stem for path in (done.folder / "tables").iterdir()}
+        assert any("agreement" in name for name in names)
+    finally:
+        path.unlink()
+        done.run()
+
+
+def test_answers_of_a_recording_judge_again(done: Study, drawn: StudyConfig, tmp_path: Path) -> None:
+    path = tmp_path / "recorded.jsonl"
+    asked = done.questions_for_people(1000)
+    with open_answers(path, {"judge": "endpoint", "label": "someone"}) as answers:
+        for question in asked[::2]:
+            answers.add(Answer(question.id, ["global"] * len(question.candidates)))
+    judge = ReplayConfig(label="someone", path=path, lenses=("latent",))
+    study = Study(replace(drawn, judges=(judge,), captions=CaptionsConfig(enabled=False)), tmp_path / "out")
+    study.run()
+    rows = pq.read_table(tmp_path / "out" / "rows" / "verdicts.parquet")
+    assert set(rows["judge"].to_pylist()) == {"someone"}
+    assert set(rows["verdict"].to_pylist()) == {"global", None}
+    tallies = [tally for tally in interpretability(rows) if tally.series.lens == "latent"]
+    assert all(tally.share in (None, 1.0) for tally in tallies)  # undecided is not "no"
+    assert sum(sum(tally.undecided) for tally in tallies) > 0
+
+
+def test_truth_where_none_is_known(config: StudyConfig, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="nothing is known of the study's pictures"):
+        Study(replace(config, judges=(TruthConfig(label="truth"),)), tmp_path / "out").run()
+
+
+def test_pictures_too_small_for_any_region(config: StudyConfig, llava_folder: object, tmp_path: Path) -> None:
+    model = replace(config.models[0], name=str(llava_folder("clip", "llama", image_size=16)), bank=None)  # type: ignore[operator]
+    few = replace(config, models=(model,), lenses=(config.lenses[1],), baselines=())
+    with pytest.raises(StudyError, match="None of the 5 pictures has a region"):
+        Study(few, tmp_path / "out").run()
+
+
+def test_a_folder_of_something_else(drawn: StudyConfig, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(OptionError, match=r"holds letter.txt and no study.toml"):
+        Study(drawn, tmp_path)
+    with pytest.raises(OptionError, match="a file of that name is in the way"):
+        Study(drawn, tmp_path / "letter.txt")
+
+
+def test_two_at_once(done: Study, drawn: StudyConfig) -> None:
+    with done._alone(), pytest.raises(StudyError, match="Another process is working"):
+        Study(drawn, done.folder).run()
