@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evaluation.misbehaving import Endpoint, answers, error, says
+from patchlens.study import run as study
 
 FILE = """
 [study]
@@ -24,6 +25,13 @@ lens = "latent"
 [[lenses]]
 lens = "embedding"
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which tests/study draws; here they would take most of the time."""
+    monkeypatch.setattr(study, "write_findings", lambda folder, findings: {each.name: "<svg/>" for each in findings})
+    monkeypatch.setattr(study, "write_report", lambda path, **parts: path.write_text("\n".join(parts["notes"])))
 
 
 @pytest.fixture
@@ -98,6 +106,7 @@ def test_a_wrong_key_stops_and_what_was_answered_is_kept(run, file: Path, tmp_pa
         words = ("study", file, "--out", out, "--judge-url", endpoint.url, "--judge-model", "m")
         ended = run(*words)
         assert ended.status == 2
+        assert "Not all was asked" in (out / "report.html").read_text()
         assert "OPENAI_API_KEY" in ended.err
         assert "secret" not in ended.err
         (kept,) = (out / "answers").iterdir()

@@ -26,3 +26,8 @@ def test_each_read_draws_anew(bank: Bank, states: HiddenStates) -> None:
 def test_more_rows_than_there_are(bank: Bank, states: HiddenStates) -> None:
     with pytest.raises(OptionError, match="different rows were asked"):
         RandomLens(bank).read(states, k=len(bank) + 1)
+
+
+def test_nearly_all_rows_of_a_bank(bank: Bank, states: HiddenStates) -> None:
+    rows = RandomLens(bank).read(states, k=len(bank), layers=0).table["bank_row"].to_numpy().reshape(-1, len(bank))
+    assert all(sorted(row) == list(range(len(bank))) for row in rows.tolist())

@@ -19,7 +19,7 @@ from patchlens.lenses.logit import LogitLens
 from patchlens.models.loading import load_model
 from patchlens.study.config import BankConfig, CaptionsConfig, ImagesConfig, StudyConfig
 from patchlens.study.pictures import Picture, find_pictures
-from patchlens.study.recording import Recorder
+from patchlens.study.recording import Recorder, _content
 
 
 def recorder(config: StudyConfig, folder: Path) -> Recorder:
@@ -161,8 +161,9 @@ def test_records_of_two_banks_are_never_mixed(
     recorder(few, tmp_path / "study").run()
     shutil.rmtree(here)
     build_bank(config.models[0].name, sentences[:5], here, per_token=2)
-    with pytest.raises(StudyError, match=r"another bank fingerprints.*never mixed"):
-        recorder(replace(few, images=config.images), tmp_path / "study").run()
+    for images in (config.images, few.images):  # half read, and read to the end
+        with pytest.raises(StudyError, match=r"another bank fingerprints.*never mixed"):
+            recorder(replace(few, images=images), tmp_path / "study").run()
 
 
 def test_a_bank_of_the_studys_own(config: StudyConfig, tmp_path: Path) -> None:
@@ -178,6 +179,26 @@ def test_a_bank_of_the_studys_own(config: StudyConfig, tmp_path: Path) -> None:
     assert made.missing_banks() == []
     assert {row["context_layer"] for row in made.open().candidates.to_pylist() if row["baseline"] is None} <= {1, 3}
     assert list(made.made()["bank_fingerprints"]) == ["latent"]
+
+
+def test_a_bank_of_the_studys_own_follows_seed_and_corpus(config: StudyConfig, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("A red car.\nA blue boat on the sea.\n")
+    bank = BankConfig(label="mine", corpus=str(corpus), share=0.5)
+    whole = replace(config, banks=(replace(bank, share=1.0),), lenses=(replace(config.lenses[0], bank="mine"),))
+    part = replace(whole, banks=(bank,))
+
+    def folder(study: StudyConfig, label: str = "tiny") -> Path:
+        _content.cache_clear()
+        model = replace(study.models[0], label=label)
+        return Recorder(study, model, [], tmp_path)._bank_folder("mine")
+
+    assert folder(whole) == folder(replace(whole, seed=1))
+    assert folder(part) != folder(replace(part, seed=1))
+    assert folder(whole, "模型一") != folder(whole, "模型二")
+    before = folder(whole)
+    corpus.write_text("Another one.\n")
+    assert folder(whole) != before
 
 
 def test_different_words(config: StudyConfig, tmp_path: Path) -> None:
@@ -209,7 +230,10 @@ def test_pictures_are_found_by_name_and_content(pictures: Path, tmp_path: Path) 
     assert all(isinstance(picture, Picture) and picture.truth is None for picture in found)
     Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
     Image.new("RGB", (20, 20), "blue").save(tmp_path / "a.jpg")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "a.json").write_text("{}")  # of neither: two pictures are called so
     both = find_pictures(ImagesConfig(folder=tmp_path))
+    assert [picture.truth for picture in both] == [None, None]
     assert [picture.name for picture in both] == ["a.jpg", "a.png"]
     assert both[0].key != both[1].key
     assert both[1].open().sha256 == open_image(tmp_path / "a.png").sha256

@@ -2,25 +2,27 @@
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from patchlens.errors import OptionError, StudyError
+from patchlens.errors import OptionError, PatchlensError, StudyError
 from patchlens.evaluation.answers import open_answers
 from patchlens.evaluation.metrics import interpretability
 from patchlens.evaluation.ratings import PEOPLE
 from patchlens.evaluation.records import open_table
 from patchlens.evaluation.verdict import VERDICTS, Answer
+from patchlens.study import run
 from patchlens.study.config import (
     CaptionsConfig,
+    EndpointConfig,
     ImagesConfig,
     LensConfig,
     ModelConfig,
@@ -29,9 +31,20 @@ from patchlens.study.config import (
     TruthConfig,
     parse_study,
 )
+from patchlens.study.pictures import truths_of
 from patchlens.study.run import Study
 
 KINDS = ("candidates", "states", "regions", "captions", "verdicts")
+
+
+@pytest.fixture
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn once, for `done`; again and again they would take most of the time."""
+    monkeypatch.setattr(run, "write_findings", lambda folder, findings: {each.name: "<svg/>" for each in findings})
+    monkeypatch.setattr(run, "write_report", lambda path, **parts: path.write_text("\n".join(parts["summary"])))
+
+
+pytestmark = pytest.mark.usefixtures("_no_figures")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +112,7 @@ def test_every_share_of_the_report_is_in_the_rows(done: Study) -> None:
 
 
 def test_verdicts_are_the_truths_own(done: Study) -> None:
-    truths = done._truths()
+    truths = truths_of(done.pictures)
     rows = pq.read_table(done.folder / "rows" / "verdicts.parquet").to_pylist()
     assert {row["baseline"] for row in rows} == {None, "random rows", "another image"}
     seen = set()
@@ -145,24 +158,25 @@ def test_the_plan_says_what_is_left(drawn: StudyConfig, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()  # planning writes nothing
 
 
-def test_a_killed_study_goes_on_to_the_same_rows(done: Study, drawn: StudyConfig, tmp_path: Path) -> None:
+def test_a_killed_study_goes_on_to_the_same_rows(drawn: StudyConfig, tmp_path: Path) -> None:
+    small = replace(drawn, layers="4", lenses=drawn.lenses[:1], judges=drawn.judges[:1], batch=1)
     file = tmp_path / "study.toml"
-    file.write_text(drawn.to_toml())
+    file.write_text(small.to_toml())
+    whole = Study(small, tmp_path / "whole")
+    whole.run()
     command = [sys.executable, "-m", "patchlens", "study", str(file), "--out", str(tmp_path / "out")]
-    rng = random.Random(1)
-    killed = 0
-    for _ in range(2):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=rng.uniform(3.0, 5.0))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
-    assert killed
-    subprocess.run(command, check=True, capture_output=True)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    done = 0
+    while process.poll() is None and done < 2:  # in the middle of reading
+        time.sleep(0.01)
+        done = len(list((tmp_path / "out").glob("records/*/candidates-*")))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    went_on = Study(small, tmp_path / "out")
+    assert 0 < went_on.recorders[0].missing() < 6
+    went_on.run()
     for kind in KINDS:
-        ours, theirs = (folder / "rows" / f"{kind}.parquet" for folder in (tmp_path / "out", done.folder))
+        ours, theirs = (folder / "rows" / f"{kind}.parquet" for folder in (went_on.folder, whole.folder))
         assert ours.read_bytes() == theirs.read_bytes()
 
 
@@ -215,6 +229,67 @@ def test_pictures_too_small_for_any_region(config: StudyConfig, llava_folder: ob
     few = replace(config, models=(model,), lenses=(config.lenses[1],), baselines=())
     with pytest.raises(StudyError, match="None of the 5 pictures has a region"):
         Study(few, tmp_path / "out").run()
+
+
+def test_a_truth_of_another_grid_is_refused(config: StudyConfig, drawn: StudyConfig, tmp_path: Path) -> None:
+    """A model of 4 x 4 patches on scenes whose truth has 12 x 12: row 1 is not row 1."""
+    wrong = replace(
+        config, images=ImagesConfig(embedded="picturebook", count=2), judges=(TruthConfig(label="truth"),), layers="0"
+    )
+    with pytest.raises(OptionError, match="which are not those of the same patches in its truth, a grid of 12 × 12"):
+        Study(replace(wrong, lenses=(config.lenses[1],), baselines=()), tmp_path / "out").run()
+
+
+def test_a_judge_of_a_lens_that_one_model_lacks(drawn: StudyConfig, tmp_path: Path) -> None:
+    latent, logit = replace(drawn.lenses[0], models=("picturebook",)), replace(drawn.lenses[1], models=("other",))
+    two = replace(
+        drawn,
+        models=(*drawn.models, replace(drawn.models[0], label="other")),
+        lenses=(latent, logit),
+        judges=(TruthConfig(label="truth", lenses=("latent",), layers="4"),),
+        captions=CaptionsConfig(enabled=False),
+        images=replace(drawn.images, count=2),
+    )
+    study = Study(two, tmp_path / "out")
+    study.run()
+    rows = pq.read_table(tmp_path / "out" / "rows" / "verdicts.parquet").to_pylist()
+    assert {(row["model"], row["layer"]) for row in rows} == {("picturebook", 4)}
+
+
+def test_a_judge_of_nothing_is_asked_nothing(drawn: StudyConfig, tmp_path: Path) -> None:
+    judge = TruthConfig(label="truth", lenses=())
+    few = replace(drawn, judges=(judge,), captions=CaptionsConfig(enabled=False), images=replace(drawn.images, count=2))
+    report = Study(few, tmp_path / "out").run()
+    assert pq.read_table(tmp_path / "out" / "rows" / "verdicts.parquet").num_rows == 0
+    assert "No judge was asked" in report.read_text()
+
+
+def test_planning_lets_models_go(drawn: StudyConfig, tmp_path: Path) -> None:
+    study = Study(drawn, tmp_path / "out")
+    study.plan()
+    assert [recorder._loaded for recorder in study.recorders] == [None]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"lexicon": "wordnet:/nowhere"}, "/nowhere"),
+        ({"judges": (ReplayConfig(label="r", path=Path("/nowhere.jsonl")),)}, "nowhere.jsonl"),
+        ({"judges": (EndpointConfig(label="e", url="http://x/v1", model="m", budget=1.0),)}, "no prices"),
+        ({"judges": (TruthConfig(label="t", rubric_file=Path("/nowhere.md")),)}, "nowhere.md"),
+    ],
+)
+def test_what_would_fail_late_fails_before_anything_is_read(
+    drawn: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], complaint: str
+) -> None:
+    from patchlens.study import recording
+
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setattr(recording, "load_model", lambda *arguments, **options: pytest.fail("the model was loaded"))
+    study = Study(replace(drawn, **change), tmp_path / "out")  # type: ignore[arg-type]
+    for work in (study.plan, study.run):
+        with pytest.raises(PatchlensError, match=complaint):
+            work()
 
 
 def test_a_folder_of_something_else(drawn: StudyConfig, tmp_path: Path) -> None:

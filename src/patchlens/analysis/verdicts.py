@@ -197,7 +197,7 @@ def canvas(
     """
     judges = len({row["judge"] for rows in found.values() for row in rows})
     wanted = (judges if judges > 1 else 2 if len(found) in (2, 4) else 3) if across is None else across
-    across = min(wanted, len(found), 3)
+    across = max(1, min(wanted, len(found), 3))
     width = {1: 4.8, 2: 4.1, 3: 3.3}[across]
     titles = ["\n".join(wrap(title, int(13 * width))) for title in found]
     return drawing.figure_of(titles, x=x, y=y, columns=across, width=width, height=height, shared=shared)

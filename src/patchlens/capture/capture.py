@@ -1,7 +1,7 @@
 """Run a model once and keep the hidden states that were asked for; nothing else is computed."""
 
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from typing import Any
@@ -23,6 +23,8 @@ from patchlens.models.source import first_line
 from patchlens.models.token_map import TokenMap
 
 __all__ = ["capture", "capture_batch", "request_of"]
+
+Choose = Callable[[Request, TokenMap], Tensor]
 
 _POSITIONS = ("visual", "text", "answer", "all")
 
@@ -93,6 +95,7 @@ def capture_batch(
     answer: int | str = 0,
     site: str = "language",
     batch_size: int = 8,
+    choose: Choose | None = None,
 ) -> list[HiddenStates]:
     """Take the hidden states of many prompts, several in one pass.
 
@@ -106,6 +109,8 @@ def capture_batch(
         answer: As for `capture`; with an answer, and at other sites than "language", prompts run one at a time.
         site: As for `capture`.
         batch_size: Prompts in one pass.
+        choose: Called with each request and what stands at its positions; gives the numbers, among those, of the tokens
+            to keep, in the order in which they are wanted. Others take no memory. None keeps all.
 
     Raises:
         OptionError: As for `capture`; a batch of less than one.
@@ -122,7 +127,7 @@ def capture_batch(
     together = batch_size if not answer and site == "language" and not single else 1
     found: list[HiddenStates] = []
     for batch in _batches(model, requests, together):
-        found += _captured(model, batch, place, wanted, positions, answer, site)
+        found += _captured(model, batch, place, wanted, positions, answer, site, choose)
     return found
 
 
@@ -202,12 +207,15 @@ def _captured(
     positions: str,
     answer: int | str,
     site: str,
+    choose: Choose | None,
 ) -> list[HiddenStates]:
     prepared = prepare(model, requests)
     try:
         if answer:
             prepared = _answered(model, prepared, answer)
         chosen = [place.chosen(prepared, row, positions) for row in range(len(requests))]
+        if choose is not None:
+            chosen = [_fewer(found, request, choose) for found, request in zip(chosen, requests, strict=True)]
         kept = _run(model, place, prepared, wanted, [found and found[0] for found in chosen])
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(_too_much(model, prepared, wanted)) from error
@@ -247,6 +255,14 @@ def _captured(
             )
         )
     return made
+
+
+def _fewer(found: tuple[Tensor, TokenMap] | None, request: Request, choose: Choose) -> tuple[Tensor, TokenMap] | None:
+    if found is None:
+        raise OptionError("Tokens can be chosen where they stand in the sequence, not inside the encoder.")
+    rows, tokens = found
+    wanted = choose(request, tokens)
+    return rows[wanted], tokens.take(wanted)
 
 
 def _answered(model: Model, prepared: Prepared, answer: int | str) -> Prepared:

@@ -11,7 +11,7 @@ from patchlens.errors import OptionError
 
 if TYPE_CHECKING:
     from patchlens.study.config import StudyConfig
-    from patchlens.study.run import Plan
+    from patchlens.study.plan import Plan
 
 __all__ = ["study"]
 
@@ -110,16 +110,25 @@ def _with_judge(
     input_price: float | None,
     output_price: float | None,
 ) -> "StudyConfig":
-    """The study with an endpoint as one more judge."""
+    """The study with an endpoint as one more judge, if it has not got it already."""
     from dataclasses import replace
 
     from patchlens.study.config import EndpointConfig
 
     if url is None or model is None:
         raise OptionError("A judge behind an endpoint needs --judge-url and --judge-model. Give both.")
-    taken = {judge.label for judge in config.judges}
+    for known in config.judges:
+        if isinstance(known, EndpointConfig) and (known.url, known.model) == (url, model):
+            mine = replace(
+                known,
+                budget=known.budget if budget is None else budget,
+                input_price=known.input_price if input_price is None else input_price,
+                output_price=known.output_price if output_price is None else output_price,
+            )
+            return replace(config, judges=tuple(mine if each is known else each for each in config.judges))
+    taken, label = {judge.label for judge in config.judges}, model.rpartition("/")[2]
     judge = EndpointConfig(
-        label=model if model not in taken else f"{model} at {url}",
+        label=label if label not in taken else f"{model}, another endpoint",
         url=url,
         model=model,
         key_env=key_env,

@@ -76,7 +76,7 @@ class Question:
         return self._numbers[_key(candidate)]
 
     @cached_property
-    def _numbers(self) -> dict[tuple[str, str | None], int]:
+    def _numbers(self) -> dict[tuple[object, ...], int]:
         return {_key(candidate): number for number, candidate in enumerate(self.candidates)}
 
     @property
@@ -129,5 +129,5 @@ def ask_about(rubric: "Rubric", image: ImageInput, region: Region, candidates: I
     return Question(rubric, image, region, tuple(different[key] for key in ordered))
 
 
-def _key(candidate: Shown) -> tuple[str, str | None]:
-    return candidate.word.strip().lower(), candidate.sentence
+def _key(candidate: Shown) -> tuple[object, ...]:
+    return candidate.word.strip().lower(), candidate.sentence, candidate.span

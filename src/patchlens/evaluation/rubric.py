@@ -19,7 +19,7 @@ from patchlens.evaluation.question import Question, Shown
 from patchlens.evaluation.verdict import VERDICTS
 from patchlens.provenance import JSON
 
-__all__ = ["RUBRICS", "Rubric", "Unreadable", "find_rubric"]
+__all__ = ["RUBRICS", "Rubric", "Unreadable", "Verdicts", "find_rubric"]
 
 
 class Unreadable(ValueError):

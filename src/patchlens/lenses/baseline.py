@@ -41,7 +41,10 @@ class RandomLens(Lens):
             raise OptionError(
                 f"{k} different rows were asked of a bank of {len(self.bank)}. Ask for at most that many."
             )
-        rows = self._rng.integers(len(self.bank), size=(len(vectors), k))
+        if 4 * k > len(self.bank):  # drawing again until all differ would take long, or for ever
+            rows = np.argsort(self._rng.random((len(vectors), len(self.bank))), axis=1)[:, :k]
+        else:
+            rows = self._rng.integers(len(self.bank), size=(len(vectors), k))
         while len(twice := np.flatnonzero((np.diff(np.sort(rows, axis=1), axis=1) == 0).any(axis=1))):
             rows[twice] = self._rng.integers(len(self.bank), size=(len(twice), k))
         return context_columns(self.bank, rows.reshape(-1).astype(np.int64)) | {

@@ -23,9 +23,10 @@ from patchlens.evaluation.judge import Judge
 from patchlens.evaluation.question import Question
 from patchlens.evaluation.verdict import Answer
 from patchlens.progress import Report
-from patchlens.study.pictures import Picture
+from patchlens.study.config import StudyConfig
+from patchlens.study.pictures import Picture, references
 
-__all__ = ["DescriptionScores", "score_descriptions"]
+__all__ = ["DescriptionScores", "described_in", "references_of", "score_descriptions"]
 
 _CHUNK = 64
 
@@ -78,7 +79,7 @@ def score_descriptions(
     for model in sorted(set(captions["model"].to_pylist())):
         claims: list[ClaimScore] = []
         given: list[Marked] = []
-        for described in _described(captions.filter(pc.equal(captions["model"], model)), pictures, references):
+        for described in described_in(captions.filter(pc.equal(captions["model"], model)), pictures, references):
             report(title, done, total)
             first = ask(claim_questions(described))
             second = ask(support_questions(described, first))
@@ -90,7 +91,16 @@ def score_descriptions(
         into.marks[model, label] = tuple(given)
 
 
-def _described(
+def references_of(config: StudyConfig) -> dict[str, str]:
+    """What people wrote of the study's pictures, by name; nothing where the study names no file.
+
+    Raises:
+        OptionError: The file cannot be read.
+    """
+    return {} if config.images.references is None else references(config.images.references)
+
+
+def described_in(
     captions: pa.Table, pictures: Sequence[Picture], references: Mapping[str, str]
 ) -> Iterator[list[Described]]:
     """Descriptions with their pictures, some at a time: pictures are opened for them."""

@@ -32,7 +32,7 @@ from patchlens.study.config import LensConfig, StudyConfig
 from patchlens.study.describing import DescriptionScores
 from patchlens.study.recording import slug
 
-__all__ = ["Gathered", "findings_of", "summary_of"]
+__all__ = ["Gathered", "findings_of", "lexicon_of", "summary_of"]
 
 _WORDNET = "wordnet:"
 _MAIN = "main"
@@ -118,7 +118,7 @@ def _analyses(gathered: Gathered) -> Iterator[Callable[[], Finding]]:
     yield lambda: high_norm_tokens(gathered.states, d_model=gathered.widths)
     yield lambda: similarity(candidates)
     yield lambda: similarity_histograms(candidates)
-    if (lexicon := _lexicon(config)) is not None:
+    if (lexicon := lexicon_of(config)) is not None:
         yield lambda: word_classes(candidates, lexicon, k=k)
     yield lambda: captions_by_truth(gathered.captions, gathered.known)
     yield lambda: captions_by_claims(gathered.described.claims)
@@ -195,8 +195,12 @@ def _own(table: pa.Table) -> pa.Table:
     return table.filter(pc.is_null(table["baseline"])).combine_chunks()
 
 
-def _lexicon(config: StudyConfig) -> Lexicon | None:
-    """Where word classes are looked up: what the study names, else what an embedded model knows of its words."""
+def lexicon_of(config: StudyConfig) -> Lexicon | None:
+    """Where word classes are looked up: what the study names, else what an embedded model knows of its words.
+
+    Raises:
+        OptionError: The folder that the study names holds no lexicon.
+    """
     if config.lexicon:
         return Lexicon.from_wordnet(config.lexicon.removeprefix(_WORDNET))
     for model in config.models:

@@ -47,14 +47,17 @@ def regions_of(table: pa.Table) -> dict[str, Region]:
     }
 
 
-def judged_rows(candidates: pa.Table, lenses: Sequence[str], *, another: Sequence[str] = (), seed: int = 0) -> pa.Table:
+def judged_rows(
+    candidates: pa.Table, lenses: Sequence[str], *, another: Sequence[str] = (), random_rows: bool = True, seed: int = 0
+) -> pa.Table:
     """The candidates of judged patches, and those of another image's patch in their place.
 
     Args:
         candidates: Of one model, see `records.CANDIDATES`.
-        lenses: Labels of the lenses to judge; rows of the random baseline are kept besides.
+        lenses: Labels of the lenses to judge.
         another: Labels of the lenses that also get the baseline "another image": every image gets the candidates that
             the same lens gave at the same layer for the next image around a seeded circle of all images.
+        random_rows: Whether the baseline of random rows is kept besides.
         seed: Chooses the circle.
 
     Returns:
@@ -62,7 +65,9 @@ def judged_rows(candidates: pa.Table, lenses: Sequence[str], *, another: Sequenc
     """
     own = pc.is_null(candidates["baseline"])
     wanted = pc.is_in(candidates["lens"].cast(pa.string()), value_set=pa.array(list(lenses), pa.string()))
-    kept = candidates.filter(pc.and_(candidates["judged"], pc.or_(wanted, pc.invert(own)))).combine_chunks()
+    own_ones = pc.and_(own, wanted)
+    all_ones = pc.or_(own_ones, pc.invert(own)) if random_rows else own_ones
+    kept = candidates.filter(pc.and_(candidates["judged"], all_ones)).combine_chunks()
     lent = kept.filter(
         pc.and_(
             pc.is_null(kept["baseline"]),
@@ -100,7 +105,7 @@ def questions(
     names = ["image", "rank", "word", "token", *(["sentence", "word_start", "word_end"] if sentences else [])]
     columns = {name: _values(rows[name]) for name in names}
     starts = np.flatnonzero(rows["rank"].to_numpy() == 1).tolist()
-    for start, stop in zip(starts, [*starts[1:], rows.num_rows], strict=True):
+    for start, stop in zip(starts, [*starts, rows.num_rows][1:], strict=True):
         name = columns["image"][start]
         if name not in images:
             continue

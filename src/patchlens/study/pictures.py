@@ -15,7 +15,7 @@ from patchlens.models.embedded import embedded
 from patchlens.storage import readable
 from patchlens.study.config import ImagesConfig
 
-__all__ = ["Picture", "find_pictures", "references"]
+__all__ = ["Picture", "find_pictures", "references", "truths_of"]
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -53,6 +53,15 @@ def find_pictures(config: ImagesConfig) -> list[Picture]:
         )
     names = _names(chosen)
     return [_from_file(path, name) for path, name in zip(chosen, names, strict=True)]
+
+
+def truths_of(pictures: Sequence[Picture]) -> dict[str, SceneTruth]:
+    """What is true of the patches of those pictures of which anything is known, by name.
+
+    Raises:
+        InputError: What lies beside a picture is no truth.
+    """
+    return {picture.name: picture.truth() for picture in pictures if picture.truth is not None}
 
 
 def references(path: Path) -> dict[str, str]:
@@ -96,7 +105,7 @@ def _same(value: Any) -> Any:
 
 def _in_folder(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS)
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS and path.is_file())
     except OSError as error:
         raise OptionError(
             f"Looking for the study's pictures in {folder} failed: {error.strerror}. Name a folder of pictures."
@@ -116,7 +125,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _from_file(path: Path, name: str) -> Picture:
-    beside = path.with_suffix(".json")
+    beside = path.with_name(f"{name}.json")  # of two that differ in their ending alone each has its own
     truth = partial(_truth_of, beside, name) if beside.is_file() else None
     with readable(path):
         key = hashlib.sha256(f"{name}:".encode() + path.read_bytes()).hexdigest()

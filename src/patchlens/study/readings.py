@@ -16,7 +16,7 @@ from patchlens.evaluation.judge import Estimate, Judge
 from patchlens.evaluation.question import Question
 from patchlens.evaluation.records import CANDIDATES
 from patchlens.evaluation.region import Region, sample_region
-from patchlens.evaluation.rubric import Rubric, find_rubric
+from patchlens.evaluation.rubric import Rubric, Verdicts, find_rubric
 from patchlens.evaluation.verdict import Answer
 from patchlens.lenses.reading import Readings
 from patchlens.progress import Report, silent
@@ -38,7 +38,7 @@ class Judging:
     rubric: Rubric
     """What the judge is told."""
     left_out: tuple[str, ...]
-    """Images in which no region of 3 × 3 patches lies wholly in real pixels."""
+    """Images in which no region of 3 × 3 patches lies wholly in real pixels, or whose patch was not read."""
 
     @property
     def questions(self) -> list[Question]:
@@ -84,10 +84,20 @@ def plan_judging(
             f"None of the {len(readings.images)} images of these readings has a region of 3 × 3 patches in real pixels "
             "to be judged by. Read larger images, or with a model that gives its visual tokens places."
         )
+    made = find_rubric(rubric) if isinstance(rubric, str) else rubric
+    if not isinstance(made, Verdicts):
+        raise OptionError(
+            f"The rubric {made.name!r} gives no verdicts on words. Judge readings with 'patch' or 'sentence'."
+        )
     rows = _rows(readings, regions)
+    read = set(rows["image"].cast(pa.string()).to_pylist())
+    regions = {name: region for name, region in regions.items() if name in read}
+    if not regions:
+        raise OptionError(
+            "None of the patches to be judged was read. Read visual tokens: patchlens read --positions visual."
+        )
     lenses = list(readings.lenses)
     rows = judged_rows(rows, lenses, another=lenses if baseline else [], seed=seed)
-    made = find_rubric(rubric) if isinstance(rubric, str) else rubric
     asked = tuple(questions(rows, made, {name: shown[name] for name in regions}, regions))
     return Judging(rows, regions, asked, made, tuple(name for name in chosen if name not in regions))
 

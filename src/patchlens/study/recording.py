@@ -4,6 +4,7 @@ A batch is done when its file of candidates stands, which is written last. Batch
 and nothing here depends on how often the work was interrupted.
 """
 
+import gc
 import hashlib
 import json
 import random
@@ -11,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +37,23 @@ from patchlens.lenses.latent import LatentLens
 from patchlens.lenses.lens import Lens
 from patchlens.lenses.logit import LogitLens
 from patchlens.lenses.reading import Readings
+from patchlens.models.adapter import Request
 from patchlens.models.embedded import embedded
 from patchlens.models.loading import load_model
 from patchlens.models.model import Model
 from patchlens.models.site import resolve_layers
+from patchlens.models.token_map import TokenMap
 from patchlens.progress import Report, silent
 from patchlens.provenance import JSON
+from patchlens.storage import readable
 from patchlens.study.config import BankConfig, LensConfig, ModelConfig, StudyConfig
 from patchlens.study.pictures import Picture
 
 __all__ = ["Recorder", "Records"]
 
 _SPARE = 4  # candidates read for each that is wanted, where only different words are kept
-_AT_ONCE = 4  # pictures captured in one pass
+_AT_ONCE = 4  # pictures captured in one pass, if they are small:
+_SMALL = 1_000_000  # pixels
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,11 @@ class Recorder:
         """Pictures that have not been read yet."""
         return sum(len(batch) for number, batch in enumerate(self._batches) if not self._done("candidates", number))
 
+    @property
+    def captions_wanted(self) -> int:
+        """Pictures that are to be described."""
+        return sum(map(len, self._captioned()))
+
     def missing_captions(self) -> int:
         """Pictures that have not been described yet."""
         return sum(len(batch) for number, batch in enumerate(self._captioned()) if not self._done("captions", number))
@@ -124,6 +135,7 @@ class Recorder:
         """
         for label in self.missing_banks():
             self._build(label, report)
+        self._refuse_other_banks()
         if self.missing():
             made = self._made(report)
             lenses = [(lens, self._make(lens)) for lens in self.lenses]
@@ -135,6 +147,9 @@ class Recorder:
     def release(self) -> None:
         """Let go of the model, so that the next one has its memory."""
         self._loaded = None
+        gc.collect()  # modules refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what spreads models over devices counts kept memory as taken
 
     def probe(self, report: Report = silent) -> float:
         """Seconds that reading one picture takes, measured on the first one; banks that are missing are left out.
@@ -212,12 +227,24 @@ class Recorder:
 
     def _capture(self, images: Sequence[ImageInput], layers: tuple[int, ...]) -> "list[_Sample]":
         model = self._load()
+        picks: dict[str, _Pick] = {}
+
+        def choose(request: Request, tokens: TokenMap) -> torch.Tensor:
+            pick = _pick(request.images[0], tokens, self.config)
+            picks[request.images[0].name] = pick
+            return torch.cat([pick.visual, pick.text])
+
         requests = [request_of(image, self.config.prompt) for image in images]
         # Layer 0 is what drift is measured from. Where visual states lie beside the text, there is no text with them.
-        wanted = sorted({0, *layers})
-        positions = "visual" if model.adapter.beside_sequence else "all"
-        captured = capture_batch(model, requests, layers=wanted, positions=positions, batch_size=_AT_ONCE)
-        return [_sample(image, states, self.config) for image, states in zip(images, captured, strict=True)]
+        captured = capture_batch(
+            model,
+            requests,
+            layers=sorted({0, *layers}),
+            positions="visual" if model.adapter.beside_sequence else "all",
+            batch_size=_AT_ONCE if all(image.pixels.width * image.pixels.height <= _SMALL for image in images) else 1,
+            choose=choose,
+        )
+        return [_sample(image, states, picks[image.name]) for image, states in zip(images, captured, strict=True)]
 
     def _candidates(self, config: LensConfig | None, lens: Lens, samples: "Sequence[_Sample]") -> pa.Table:
         """What a lens says of the samples' tokens; one outside the group "main" reads the judged one alone."""
@@ -310,7 +337,13 @@ class Recorder:
         }
 
     def _bank_folder(self, label: str) -> Path:
-        recipe = _plain(self._own_banks()[label])
+        bank = self._own_banks()[label]
+        recipe = [
+            _plain(bank),
+            [self.model.label, self.model.name, self.model.revision, self.model.dtype],
+            self.config.seed if bank.share < 1 else None,
+            None if bank.corpus is None else _content(Path(bank.corpus)),
+        ]
         return self._study / "banks" / f"{slug(self.model.label)}-{slug(label)}-{_digest(recipe)}"
 
     def _build(self, label: str, report: Report) -> None:
@@ -348,26 +381,37 @@ class Recorder:
             },
         }
 
+    def _refuse_other_banks(self) -> None:
+        """Refuse records that were made with a bank which has another content by now."""
+        for path in sorted(self.folder.glob("regions-*.parquet")):
+            if (before := made_with(open_table(path, "regions"))["bank_fingerprints"]) != self._bank_fingerprints():
+                raise self._mixed(["bank fingerprints"], before)
+
+    def _bank_fingerprints(self) -> dict[str, str]:
+        latent = [lens for lens in self.lenses if lens.lens == "latent"]
+        return {lens.label: _digest(self._bank(lens).provenance.to_json()) for lens in latent}
+
+    def _mixed(self, differing: Sequence[str], before: object) -> StudyError:
+        return StudyError(
+            f"{self.folder} holds records of {self.model.label!r} that were made with another "
+            f"{' and '.join(differing)} ({before!r}). Records of two models or banks are never mixed: remove that "
+            "folder, or write the study elsewhere."
+        )
+
     def _made(self, report: Report) -> dict[str, JSON]:
         """What the records depend on, weights and banks by their fingerprints; compared with what stands there."""
         model = self._load(report)
-        banks = {lens.label: self._bank(lens).provenance.to_json() for lens in self.lenses if lens.lens == "latent"}
         asked = {
             **self._asked(),
             "fingerprint": model.fingerprint,
             "d_model": model.d_model,
-            "bank_fingerprints": {label: _digest(found) for label, found in banks.items()},
+            "bank_fingerprints": self._bank_fingerprints(),
             "bank_layers": list(main.layers) if (main := self._main_bank()) is not None else [],
         }
         made: dict[str, JSON] = json.loads(json.dumps(asked))  # as it will be read back
         for path in sorted(self.folder.glob("regions-*.parquet")):
             if (other := made_with(open_table(path, "regions"))) != made:
-                differing = [name for name in made if made[name] != other.get(name)]
-                raise StudyError(
-                    f"{self.folder} holds records of {self.model.label!r} that were made with another "
-                    f"{' and '.join(differing).replace('_', ' ')}. Records of two models or banks are never mixed: "
-                    "remove that folder, or write the study elsewhere."
-                )
+                raise self._mixed([name for name in made if made[name] != other.get(name)], other.get("fingerprint"))
         return made
 
     def _layers(self) -> tuple[int, ...]:
@@ -400,24 +444,32 @@ class Recorder:
 
 
 @dataclass(frozen=True)
+class _Pick:
+    """Which tokens of one picture are looked at."""
+
+    region: Region | None
+    visual: torch.Tensor
+    """Numbers of the judged token first, then of the sample of others; none without a region."""
+    text: torch.Tensor
+    """Numbers of a sample of the prompt's."""
+
+
+@dataclass(frozen=True)
 class _Sample:
-    """The tokens of one picture that are looked at."""
+    """The states of those tokens."""
 
     image: ImageInput
     region: Region | None
     visual: HiddenStates
-    """The judged token first, then the sample of others."""
     text: HiddenStates
-    """A sample of the prompt's."""
 
 
-def _sample(image: ImageInput, states: HiddenStates, config: StudyConfig) -> _Sample:
-    tokens = states.tokens
+def _pick(image: ImageInput, tokens: TokenMap, config: StudyConfig) -> _Pick:
     tiles = tokens.layout[0] if tokens.layout else ()
     region = sample_region(image, tiles, seed=config.seed)
-    none = states.take(torch.tensor([], dtype=torch.long))
     if region is None:
-        return _Sample(image, None, none, none)
+        none = torch.tensor([], dtype=torch.long)
+        return _Pick(None, none, none)
     patches = torch.nonzero(tokens.having("patch"))[:, 0]
     cell = tiles[region.tile].grid.index(region.row, region.column)
     here = (tokens.tiles[patches] == region.tile) & (tokens.cells[patches] == cell)
@@ -426,12 +478,14 @@ def _sample(image: ImageInput, states: HiddenStates, config: StudyConfig) -> _Sa
     chosen = sorted(rng.sample(range(len(others)), min(config.survey, len(others))))
     text = torch.nonzero(tokens.having("text"))[:, 0]
     read = sorted(rng.sample(range(len(text)), min(config.survey, len(text))))
-    return _Sample(
-        image,
-        region,
-        states.take(torch.cat([judged[:1], others[torch.tensor(chosen, dtype=torch.long)]])),
-        states.take(text[torch.tensor(read, dtype=torch.long)]),
-    )
+    visual = torch.cat([judged[:1], others[torch.tensor(chosen, dtype=torch.long)]])
+    return _Pick(region, visual, text[torch.tensor(read, dtype=torch.long)])
+
+
+def _sample(image: ImageInput, states: HiddenStates, pick: _Pick) -> _Sample:
+    numbers = torch.arange(len(states))
+    visual = len(pick.visual)
+    return _Sample(image, pick.region, states.take(numbers[:visual]), states.take(numbers[visual:]))
 
 
 def _states(model: str, sample: _Sample) -> pa.Table:
@@ -499,6 +553,15 @@ def _plain(config: Any, without: Sequence[str] = ()) -> dict[str, JSON]:
     """A part of the configuration as plain JSON values, without what no record depends on."""
     found: dict[str, JSON] = json.loads(json.dumps(vars(config), default=str))
     return {name: value for name, value in found.items() if name not in without}
+
+
+@cache
+def _content(path: Path) -> str | None:
+    """Hash of a local file; None for what is elsewhere."""
+    if not path.is_file():
+        return None
+    with readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _part(corpus: Corpus, share: float, seed: int) -> list[str]:

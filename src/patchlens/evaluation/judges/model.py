@@ -22,6 +22,7 @@ from patchlens.provenance import JSON
 
 __all__ = ["ModelJudge"]
 
+_PATIENCE = 5  # questions that may fail one after the other
 _GAP = 16  # pixels between two pictures in one
 _SEVERAL = "Both pictures are shown in one: the first on the left, the second on the right."
 
@@ -47,6 +48,7 @@ class ModelJudge(Judge):
         self.model = model
         self.max_tokens = max_tokens
         self._label = Path(model.name).name if label is None else label
+        self._failures = 0
 
     @property
     def label(self) -> str:
@@ -69,7 +71,7 @@ class ModelJudge(Judge):
         """Let the model answer one question.
 
         Raises:
-            JudgeError: The question has a picture, and the model takes none.
+            JudgeError: The question has a picture, and the model takes none; or several questions in a row failed.
         """
         if question.image is not None and "image" not in self.model.adapter.modalities:
             raise JudgeError(
@@ -88,6 +90,11 @@ class ModelJudge(Judge):
             undecided, detail = "unreadable", f"{error}."
         except (InputError, ModelIncomplete, OutOfMemory) as error:
             undecided, detail = "failed", str(error)
+        self._failures = self._failures + 1 if undecided == "failed" else 0
+        if self._failures >= _PATIENCE:
+            raise JudgeError(
+                f"Judging with {self.label}: {self._failures} questions in a row failed. The last: {detail}"
+            )
         return Answer(
             question.id, content, undecided, detail, exchanges=(exchange,), seconds=time.monotonic() - started
         )

@@ -49,10 +49,10 @@ class TruthJudge(Judge):
         """
         if question.region is None:
             raise OptionError("The truth judge was asked about no region. Ask it with the rubrics patch or sentence.")
-        about = self._about(question.region)
+        about = self._about(question.region, None if question.image is None else question.image.size)
         return Answer(question.id, [self._verdict(shown.word, about) for shown in question.candidates])
 
-    def _about(self, region: Region) -> list[tuple[str, frozenset[str]]]:
+    def _about(self, region: Region, size: tuple[int, int] | None) -> list[tuple[str, frozenset[str]]]:
         """The words of each verdict, the first verdict that has a word being its own."""
         truth = self.truths.get(region.image)
         if truth is None:
@@ -65,6 +65,13 @@ class TruthJudge(Judge):
             raise OptionError(
                 f"The region of {region.image!r} around row {region.row}, column {region.column} of tile {region.tile} "
                 f"lies outside its truth, one grid of {truth.rows} × {truth.columns}. Use the truth for this grid."
+            )
+        if size is not None and not _covers(truth, region, size):
+            raise OptionError(
+                f"The region of {region.image!r} around row {region.row}, column {region.column} covers the pixels "
+                f"{', '.join(f'{end:.0f}' for end in region.box)}, which are not those of the same patches in its "
+                f"truth, a grid of {truth.rows} × {truth.columns} over {size[0]} × {size[1]} pixels. Use the truth for "
+                "this model's grid."
             )
         here = [truth.at(row, column) for row, column in region.cells]
         whole = truth.patches
@@ -84,6 +91,15 @@ class TruthJudge(Judge):
                 if any(true.startswith(said) for true in words):
                     return verdict
         return "unrelated"
+
+
+def _covers(truth: SceneTruth, region: Region, size: tuple[int, int]) -> bool:
+    """Whether a region's patches are those of the truth, whose grid covers the whole image, up to half a patch."""
+    height, width = size[0] / truth.rows, size[1] / truth.columns
+    (first, left), (last, right) = region.cells[0], region.cells[-1]
+    expected = (first * height, left * width, (last + 1) * height, (right + 1) * width)
+    steps = (height, width, height, width)
+    return all(abs(end - other) <= step / 2 for end, other, step in zip(region.box, expected, steps, strict=True))
 
 
 def _words(patches: "list[PatchTruth] | tuple[PatchTruth, ...]", *kinds: str) -> frozenset[str]:
