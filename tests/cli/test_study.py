@@ -92,6 +92,8 @@ def test_an_endpoint_judges_and_is_not_asked_twice(run, file: Path, tmp_path: Pa
         rows = pq.read_table(out / "rows" / "verdicts.parquet")
         assert set(rows["question"].to_pylist()) == set(asked)
         assert rows["verdict"].null_count == 0
+        plan = run(*words, "--dry-run").json
+        assert [(step["what"], step["left"], step["total"]) for step in plan["steps"]] == [("Ask m", 0, len(asked))]
         before = (out / "rows" / "verdicts.parquet").read_bytes()
         assert run(*words).status == 0
         assert len(endpoint.received) == len(asked)

@@ -143,14 +143,15 @@ def _tell(plan: "Plan") -> None:
     from rich import box
     from rich.table import Table
 
-    if not plan.steps:
-        say("Everything has been read; truth is asked and the report written anew.")
+    left = [step for step in plan.steps if step.left]
+    if not left:
+        say("Everything has been read and asked; only the report is left to be written.")
         return
     drawn: Any = Table(box=box.SIMPLE_HEAD)
     drawn.add_column("to do")
     for name in ("left", "of", "time", "cost"):
         drawn.add_column(name, justify="right", no_wrap=True)
-    for step in plan.steps:
+    for step in left:
         time = "?" if step.seconds is None else f"about {duration(step.seconds)}"
         cost = "?" if step.cost is None else f"{step.cost:,.2f}" if step.cost else ""
         what = f"{step.what} ({step.note})" if step.note else step.what

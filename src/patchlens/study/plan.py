@@ -60,13 +60,13 @@ class Plan:
     def seconds(self) -> float | None:
         """All that is known of the time."""
         known = [step.seconds for step in self.steps if step.seconds is not None and step.left]
-        return sum(known) if known else None
+        return sum(known, 0.0) if known else None
 
     @property
     def cost(self) -> float | None:
         """What judges would cost; None if a price is missing."""
         costs = [step.cost for step in self.steps if step.left]
-        return None if None in costs else sum(cost for cost in costs if cost is not None)
+        return None if None in costs else sum((cost for cost in costs if cost is not None), 0.0)
 
 
 def check_study(config: StudyConfig, pictures: Sequence[Picture]) -> None:
@@ -223,7 +223,7 @@ def _sum(parts: Sequence[Estimate]) -> Estimate:
         answered=sum(part.answered for part in parts),
         input_tokens=sum(part.input_tokens for part in parts),
         output_tokens=sum(part.output_tokens for part in parts),
-        seconds=None if None in seconds else sum(each for each in seconds if each is not None),
-        cost=None if None in costs else sum(each for each in costs if each is not None),
+        seconds=None if None in seconds else sum((each for each in seconds if each is not None), 0.0),
+        cost=None if None in costs else sum((each for each in costs if each is not None), 0.0),
         basis=next((part.basis for part in parts if part.basis), ""),
     )
