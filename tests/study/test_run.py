@@ -10,14 +10,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from patchlens.errors import OptionError, PatchlensError, StudyError
+from patchlens.errors import JudgeError, OptionError, PatchlensError, StudyError
 from patchlens.evaluation.answers import open_answers
+from patchlens.evaluation.judges.replay import ReplayJudge
 from patchlens.evaluation.metrics import interpretability
+from patchlens.evaluation.question import Question
 from patchlens.evaluation.ratings import PEOPLE
-from patchlens.evaluation.records import open_table
+from patchlens.evaluation.records import VERDICTS_TABLE, open_table
 from patchlens.evaluation.verdict import VERDICTS, Answer
 from patchlens.study import run
 from patchlens.study.config import (
@@ -303,3 +306,54 @@ def test_a_folder_of_something_else(drawn: StudyConfig, tmp_path: Path) -> None:
 def test_two_at_once(done: Study, drawn: StudyConfig) -> None:
     with done._alone(), pytest.raises(StudyError, match="Another process is working"):
         Study(drawn, done.folder).run()
+
+
+def test_a_headline_says_its_n_what_is_undecided_and_leaves_people_out(done: Study) -> None:
+    from patchlens.study.findings import summary_of
+
+    told = json.loads((done.folder / "study.json").read_text())["summary"]
+    assert any("judged by truth" in line and "LatentLens" in line and "(n = 6)" in line for line in told)
+    rows = pq.read_table(done.folder / "rows" / "verdicts.parquet").to_pylist()
+    truth = [row for row in rows if row["judge"] == "truth" and row["lens"] != "latent, a tenth"]
+    anna = [row | {"judge": "anna"} for row in truth if row["lens"] == "logit" and row["baseline"] is None]
+    open_ = [row | {"verdict": None, "undecided": "unreadable"} for row in truth]
+    for some, expected in ((truth + anna, "judged by truth"), (open_, "questions undecided")):
+        table = pa.Table.from_pylist(some, schema=VERDICTS_TABLE)
+        said = " ".join(summary_of(done.config, table))
+        assert expected in said
+        assert "judged by anna" not in said
+    count = len({row["question"] for row in truth})
+    assert f"truth left {count} of {count} questions undecided: {count} unreadable" in said
+
+
+def test_a_judge_that_stops_has_been_asked_picture_by_picture(drawn: StudyConfig, tmp_path: Path) -> None:
+    judge = ReplayConfig(label="r", path=tmp_path / "r.jsonl")
+    study = Study(replace(drawn, judges=(judge,), captions=CaptionsConfig(enabled=False)), tmp_path / "out")
+    asked: list[str] = []
+
+    class Noting(ReplayJudge):
+        kept = True
+
+        def ask(self, question: Question) -> Answer:
+            assert question.region is not None
+            asked.append(question.region.image)
+            if len(set(asked)) == 3:
+                raise JudgeError("enough")
+            return Answer(question.id, ["global"] * len(question.candidates))
+
+    with open_answers(tmp_path / "r.jsonl", {"judge": "someone"}):
+        pass
+    for recorder in study.recorders:
+        recorder.run()
+    records = {recorder.model.label: recorder.open() for recorder in study.recorders}
+    interview = study._interview(judge)
+    rows, why = interview.verdicts(
+        Noting(tmp_path / "r.jsonl"), study.recorders, records, again=False, report=lambda *_: None
+    )
+    assert "enough" in str(why)
+    assert asked == sorted(asked)
+    by_image = {name: set() for name in rows["image"].to_pylist()}  # type: ignore[var-annotated]
+    for row in rows.to_pylist():
+        by_image[row["image"]].add((row["lens"], row["baseline"], row["layer"]))
+    whole = max(by_image.values(), key=len)
+    assert sum(found == whole for found in by_image.values()) >= 2  # the images that were come to an end are whole

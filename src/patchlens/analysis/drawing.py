@@ -320,12 +320,15 @@ def draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
             clip_on=False,
         )
         if line.low is not None and line.high is not None:
-            known = [
+            # A band over a single place has no width.
+            known: list[tuple[float, float, float]] = [
                 (x, low, high)
                 for x, low, high in zip(line.x, line.low, line.high, strict=True)
                 if low is not None and high is not None
             ]
-            if known:
+            if len(known) == 1:
+                axes.vlines(*known[0], color=line.look.color, linewidth=1.2, alpha=0.6)
+            elif known:
                 x, low, high = zip(*known, strict=True)
                 axes.fill_between(x, low, high, color=line.look.color, alpha=0.16, linewidth=0)
     _name_ends(axes, drawn)

@@ -56,7 +56,7 @@ def norms(states: pa.Table, *, multiple: float = 10.0) -> Finding:
     table = Table.of(_COLUMNS, rows)
     return Finding(
         name="norms",
-        title="How long states are",
+        title="Norms of hidden states",
         note=(
             f"Euclidean lengths of the states of single tokens, of {len(pc.unique(known['image']))} images; 95 % "
             "intervals are from resampling images. A high-norm token is longer than "

@@ -76,7 +76,7 @@ def overlap(
     table = Table.of(("first", "second", "model", "lens", *COLUMNS), rows)
     return Finding(
         name="overlap",
-        title=f"What {names[0]} and {names[1]} have in common",
+        title=f"Overlap of “{names[0]}” and “{names[1]}”",
         note=(
             f"Of the top {k} candidates of a patch under {names[0]}, how many are also among those under {names[1]}, "
             "on average: the same words whatever their case, the same sentences, and the same words in the same "

@@ -58,7 +58,11 @@ def annotate(
             say(f"Page     {url}")
             say(f"Answers  {people.resolve()}")
 
-    serve(app, port=port, open_browser=browser, started=started)
+    try:
+        serve(app, port=port, open_browser=browser, started=started)
+    except KeyboardInterrupt as end:
+        end.add_note(f"All answers are kept in {people.resolve()}.")
+        raise
 
 
 def _tell_agreement(questions: "Sequence[Question]", folder: Path, json: bool) -> None:
@@ -66,7 +70,8 @@ def _tell_agreement(questions: "Sequence[Question]", folder: Path, json: bool) -
     from patchlens.evaluation.agreement import agreement
     from patchlens.evaluation.ratings import people, ratings
 
-    rated = ratings(questions, people(folder))
+    answered = people(folder)
+    rated = ratings(questions, answered)
     tables = {
         "word": agreement(rated.verdicts, clusters=rated.images),
         "patch": agreement(rated.patches, clusters=rated.images),
@@ -94,6 +99,13 @@ def _tell_agreement(questions: "Sequence[Question]", folder: Path, json: bool) -
     for unit, measure, each in rows:
         drawn.add_row(unit, measure, *_cells(each))
     draw(drawn)
+    for unit, measure, each in rows:
+        if each.undefined is not None:
+            say(f"{measure}, of each {unit}: not defined, {each.undefined}")
+    asked = {question.id for question in questions}
+    for rater, given in answered.items():
+        if other := len(given.keys() - asked):
+            say(f"{rater}: {other} stored answers are to other questions, and are not counted")
     for rater, reasons in rated.undecided.items():
         say(f"{rater}: {rated.unanswered[rater]} of {len(questions)} not reached, {sum(reasons.values())} skipped")
 

@@ -93,11 +93,18 @@ def study(
         _tell(plan)
     if dry_run:
         return
+    from json import loads
+
+    from rich.padding import Padding
+    from rich.text import Text
+
     with progress() as report:
         path = made.run(again=again, report=report)
     if json:
         say_json({"report": str(path.resolve()), "folder": str(out.resolve())})
         return
+    for line in loads((out / "study.json").read_text(encoding="utf-8"))["summary"]:
+        draw(Padding(Text(line), (0, 0, 1, 0)))
     say(f"Report  {path.resolve()}")
 
 

@@ -68,20 +68,43 @@ def findings_of(gathered: Gathered) -> list[Finding]:
     return found
 
 
-def summary_of(gathered: Gathered) -> list[str]:
+def summary_of(config: StudyConfig, verdicts: pa.Table) -> list[str]:
     """The headline: what each judge makes of each lens over all layers, chance beside it."""
-    main = [lens.label for lens in gathered.config.lenses if lens.group == _MAIN]
-    judged = _of_lenses(gathered.verdicts, main)
+    main = [lens.label for lens in config.lenses if lens.group == _MAIN]
+    judged = _of_lenses(verdicts, main)
     if not judged.num_rows:
         return ["No judge was asked, so nothing is said about how far the words fit."]
+    asked: dict[str, set[str | None]] = {
+        judge.label: {lens.label for lens in config.judged_by(judge) if lens.label in main} for judge in config.judges
+    }
     found: dict[tuple[str, str], list[Mean]] = {}
-    for mean in over_layers(judged, top=gathered.config.k):
+    for mean in over_layers(judged, top=config.k):
         found.setdefault((mean.series.judge, mean.series.model), []).append(mean)
+    said = []
+    for (judge, model), each in found.items():
+        # People are asked about a sample, which says how far they agree and is too little for a headline.
+        if asked.get(judge, {None}) <= {mean.series.lens for mean in each if mean.series.baseline is None}:
+            over = _over(each[0].layers)
+            shares = "; ".join(f"{_series(mean.series)} {_percent(mean)}" for mean in each)
+            said.append(f"{model}, judged by {judge}: interpretable patches {over}: {shares}.")
+    return said + _undecided(judged)
+
+
+def _over(layers: Sequence[int]) -> str:
+    return f"at layer {layers[0]}" if len(layers) == 1 else f"as the mean over {len(layers)} layers"
+
+
+def _undecided(judged: pa.Table) -> list[str]:
+    """How much each judge left open, and why."""
+    table = judged.select(["judge", "undecided", "question"]).group_by(["judge", "undecided"])
+    counts: dict[str, dict[str | None, int]] = {}
+    for row in table.aggregate([("question", "count_distinct")]).to_pylist():
+        counts.setdefault(row["judge"], {})[row["undecided"]] = row["question_count_distinct"]
     return [
-        f"{model}, judged by {judge}: interpretable patches, mean over {len(means[0].layers)} layers: "
-        + "; ".join(f"{_series(mean.series)} {_percent(mean)}" for mean in means)
-        + "."
-        for (judge, model), means in found.items()
+        f"{judge} left {sum(open_.values()):,} of {sum(open_.values()) + given.get(None, 0):,} questions undecided: "
+        f"{', '.join(f'{count:,} {why}' for why, count in sorted(open_.items()))}. They are in no share."
+        for judge, given in counts.items()
+        if (open_ := {why: count for why, count in given.items() if why is not None})
     ]
 
 
@@ -92,7 +115,7 @@ def _series(series: Series) -> str:
 
 def _percent(mean: Mean) -> str:
     interval = "" if mean.low is None or mean.high is None else f" [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
-    return f"{100 * mean.value:.1f} %{interval}"
+    return f"{100 * mean.value:.1f} %{interval} (n = {mean.images})"
 
 
 def _analyses(gathered: Gathered) -> Iterator[Callable[[], Finding]]:

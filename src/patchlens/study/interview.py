@@ -96,7 +96,8 @@ class Interview:
                     def within(stage: str, part: int, whole: int, start: int = done, size: int = chunk) -> None:
                         report(title, start + size * part // max(1, whole), total)
 
-                    wanted = [each.question for each in asked]
+                    # Picture by picture: whatever stops the judge, lenses and baselines rest on the same pictures.
+                    wanted = [each.question for each in sorted(asked, key=_image)]
                     answers: dict[str, Answer] = {}
                     try:
                         if stopped is None:
@@ -166,6 +167,10 @@ class Interview:
 
     def _with_random_rows(self, main: Sequence[LensConfig]) -> bool:
         return "random rows" in self.study.baselines and bool(main)
+
+
+def _image(asked: Asked) -> str:
+    return "" if asked.question.region is None else asked.question.region.image
 
 
 def join_models(tables: Sequence[pa.Table]) -> pa.Table:

@@ -17,6 +17,7 @@ from patchlens.study.config import ImagesConfig
 
 __all__ = ["Picture", "find_pictures", "references", "truths_of"]
 
+_MOST_DRAWN = 20_000
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -93,6 +94,11 @@ def _drawn(name: str, count: int | None, first: int) -> Iterator[Picture]:
     if member is None or member.held_out is None:
         raise OptionError(
             f"There is no embedded model called {name!r} that draws pictures of its own. Give a folder of pictures."
+        )
+    if count is not None and count > _MOST_DRAWN:
+        raise OptionError(
+            f"The study asks {name!r} to draw {count:,} pictures, which are all kept in memory. Ask for at most "
+            f"{_MOST_DRAWN:,}."
         )
     for known in member.held_out(300 if count is None else count, first):
         image = known.image

@@ -113,16 +113,17 @@ class Study:
 
     def _gather(self, records: Mapping[str, Records], again: bool, report: Report) -> tuple[Gathered, list[JudgeError]]:
         """Everything that is known once all judges were asked; and why some of them stopped."""
-        verdicts, stopped = [VERDICTS_TABLE.empty_table()], []
+        verdicts: list[pa.Table] = [VERDICTS_TABLE.empty_table()]
+        stopped: list[tuple[str, JudgeError]] = []
         for config in self.config.judges:
             judge = make_judge(config, truths_of(self.pictures) if isinstance(config, TruthConfig) else {})
             interview = self._interview(config)
             table, why = interview.verdicts(judge, self.recorders, records, again=again, report=report)
             verdicts.append(table)
-            stopped += [] if why is None else [why]
+            stopped += [] if why is None else [(config.label, why)]
         verdicts += self._people(records)
         captions = join_models([each.captions for each in records.values()])
-        described, why = self._describe(captions, again, report)
+        described, why = self._describe(captions, again, report, but=[label for label, _ in stopped])
         made = {recorder.model.label: recorder.made() for recorder in self.recorders}
         gathered = Gathered(
             config=self.config,
@@ -135,7 +136,7 @@ class Study:
             widths={label: each["d_model"] for label, each in made.items()},
             bank_layers={label: each["bank_layers"] for label, each in made.items() if each["bank_layers"]},
         )
-        return gathered, [*stopped, *([] if why is None else [why])]
+        return gathered, [each for _, each in stopped] + ([] if why is None else [why])
 
     def _refuse_without_regions(self, records: Mapping[str, Records]) -> None:
         for label, found in records.items():
@@ -146,11 +147,13 @@ class Study:
                     "tokens places."
                 )
 
-    def _describe(self, captions: pa.Table, again: bool, report: Report) -> tuple[DescriptionScores, JudgeError | None]:
+    def _describe(
+        self, captions: pa.Table, again: bool, report: Report, but: Sequence[str]
+    ) -> tuple[DescriptionScores, JudgeError | None]:
         """What judges make of the models' descriptions; and why one of them stopped, if it did."""
         scores, references, stopped = DescriptionScores(), references_of(self.config), None
         for config in self.config.judges:
-            if config.label not in self.config.captions.judges:
+            if config.label not in self.config.captions.judges or config.label in but:
                 continue
             judge = make_judge(config, {})
             with self._interview(config).answers(judge) as store:
@@ -258,7 +261,7 @@ class Study:
             findings=findings,
             config_toml=self.config.to_toml(),
             about={name: str(value) for name, value in about.items() if not isinstance(value, dict | list)},
-            summary=summary_of(gathered),
+            summary=summary_of(self.config, gathered.verdicts),
             figures=figures,
             notes=self._notes(regions, stopped),
         )
@@ -274,7 +277,8 @@ class Study:
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "pictures": len(self.pictures),
             "verdicts": gathered.verdicts.num_rows,
-            "minutes of the last run": round(seconds / 60, 1),
+            "summary": list(summary_of(self.config, gathered.verdicts)),
+            "minutes of the last run, before drawing": round(seconds / 60, 1),
             "models": {recorder.model.label: recorder.made() for recorder in self.recorders},
         }
 
