@@ -34,7 +34,9 @@ SCENE = SceneTruth("scene", 4, 5, (*[GRASS] * 5, GRASS, CAT, *[GRASS] * 3, *[GRA
 
 
 def region(row: int, column: int, image: str = "scene", tile: int = 0) -> Region:
-    return Region(image, tile, row, column, (0.0, 0.0, 10.0, 10.0))
+    height, width = 64 / 4, 96 / 5
+    box = ((row - 1) * height, (column - 1) * width, (row + 2) * height, (column + 2) * width)
+    return Region(image, tile, row, column, box)
 
 
 def verdict(word: str, at: Region, **options: int) -> str:
@@ -93,7 +95,8 @@ def test_pieces(word: str, pieces: int, expected: str) -> None:
 def test_a_whole_word_goes_before_a_piece_of_a_better_one() -> None:
     """ "bo" is a word elsewhere, and begins one that is here."""
     here = replace(CAT, thing=words("bowl"))
-    scene_with = SceneTruth("scene", 3, 4, (*[GRASS] * 5, here, *[GRASS] * 5, replace(BOAT, thing=words("bo"))))
+    last = replace(BOAT, thing=words("bo"))
+    scene_with = SceneTruth("scene", 4, 5, (*[GRASS] * 6, here, *[GRASS] * 12, last))
     asked = ask_about(find_rubric("patch"), scene(), region(1, 1), [Shown("bo")])
     assert TruthJudge({"scene": scene_with}, pieces=2).ask(asked).content == ["global"]
 
@@ -129,3 +132,10 @@ def test_other_rubrics_and_negative_pieces_are_refused() -> None:
     with pytest.raises(OptionError, match="Pieces of at least -1"):
         TruthJudge({}, pieces=-1)
     assert (judge.label, TruthJudge({}, pieces=3).label) == ("truth", "truth, pieces of 3 letters")
+
+
+def test_patches_of_another_grid_are_refused() -> None:
+    """The second row of 2 x 2 patches is not the second row of 4 x 5."""
+    other = Region("scene", 0, 1, 1, (0.0, 0.0, 64.0, 96.0))
+    with pytest.raises(OptionError, match="not those of the same patches in its truth, a grid of 4 × 5 over 64 × 96"):
+        verdict("cat", other)
