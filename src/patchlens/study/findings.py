@@ -57,15 +57,15 @@ class Gathered:
     """Contextual layers of each model's main bank."""
 
 
-def findings_of(gathered: Gathered) -> list[Finding]:
-    """Every analysis that the study's records allow."""
-    found = []
+def findings_of(gathered: Gathered) -> tuple[list[Finding], list[str]]:
+    """Every analysis that the study's records allow; and why others are left out: they have nothing to count."""
+    found, left_out = [], []
     for make in _analyses(gathered):
         try:
             found.append(make())
-        except StudyError:  # says that there is nothing to count; what is damaged or mixed was refused on opening
-            continue
-    return found
+        except StudyError as error:
+            left_out.append(str(error))
+    return found, list(dict.fromkeys(left_out))
 
 
 def summary_of(config: StudyConfig, verdicts: pa.Table) -> list[str]:

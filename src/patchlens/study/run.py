@@ -250,9 +250,9 @@ class Study:
             save_table(getattr(gathered, kind), self.folder / "rows" / f"{kind}.parquet", kind, made)
         save_table(regions, self.folder / "rows" / "regions.parquet", "regions", made)
         report("Counting and drawing", 0, 1)
-        findings = findings_of(gathered)
+        findings, left_out = findings_of(gathered)
         figures = write_findings(self.folder, findings)
-        about = self._about(gathered, seconds)
+        about: dict[str, JSON] = {**self._about(gathered, seconds), "analyses left out": list(left_out)}
         write_json(self.folder / "study.json", about)
         path = self.folder / "report.html"
         write_report(
